@@ -1,0 +1,37 @@
+# `make run` starts a homeserver; `make test` runs every check. Nothing but Python 3.11 and make is needed beforehand.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: run test lint bench clean
+.DELETE_ON_ERROR:
+
+run: $(VENV)/.installed
+	$(BIN)/weft up
+
+test: $(VENV)/.installed-test lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV) || { echo "Weft needs Python's venv module (Debian: apt-get install python3-venv)"; exit 2; }
+
+$(VENV)/.installed: $(VENV)/bin/python setup.cfg constraints.txt
+	$(PIP) install -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) install -c constraints.txt -e '.[test,bench]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .bench build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Programs that stand beside the homeserver as application services."""

@@ -1,0 +1,1 @@
+"""Configuration: the only reader of environment variables and configuration files."""

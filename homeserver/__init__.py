@@ -1,0 +1,1 @@
+"""The homeserver: composition root, services (use cases) and the client API."""

@@ -1,0 +1,1 @@
+"""Use cases: what the server does, independent of how it was asked."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: pool, migrations and one repository module per subject. All SQL lives here."""
