@@ -1,0 +1,108 @@
+"""Checks of single values: each returns what is wrong, worded to follow the option's name, or None."""
+
+import ipaddress
+import re
+from collections.abc import Hashable, Iterable, Sized
+from typing import Protocol
+from urllib.parse import urlsplit
+
+_KEY_ID = re.compile(r"ed25519:[A-Za-z0-9_]+")
+_UNPADDED_ED25519_KEY = re.compile(r"[A-Za-z0-9+/]{43}")
+_PORT = re.compile(r":[0-9]{1,5}\Z")
+_DNS_NAME = re.compile(r"[A-Za-z0-9.-]{1,255}")
+_ROOM_VERSION = re.compile(r"[a-z0-9.-]{1,32}")
+
+
+def check_server_name(value: str) -> str | None:
+    """A server name: a host name or IP address, and perhaps a port.
+
+    See https://spec.matrix.org/v1.19/appendices/#server-name.
+    """
+    host = _PORT.sub("", value)
+    if host.startswith("[") and host.endswith("]"):
+        valid = check_ip_address(host[1:-1]) is None and ":" in host
+    else:
+        valid = _DNS_NAME.fullmatch(host) is not None
+    return None if valid else "must be a server name such as example.org, example.org:8448 or [2001:db8::1]:8448"
+
+
+def check_room_version(value: str) -> str | None:
+    """A room version, https://spec.matrix.org/v1.19/rooms/."""
+    return None if _ROOM_VERSION.fullmatch(value) else "must be a room version such as 12"
+
+
+def check_ip_address(value: str) -> str | None:
+    """An IPv4 or IPv6 address."""
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return "must be an IP address"
+    return None
+
+
+def check_not_empty(values: Sized) -> str | None:
+    """A list of at least one."""
+    return None if len(values) else "must not be empty"
+
+
+def check_distinct(values: Iterable[Hashable]) -> str | None:
+    """A list that names nothing twice."""
+    seen: set[Hashable] = set()
+    for value in values:
+        if value in seen:
+            return f"names {value} twice"
+        seen.add(value)
+    return None
+
+
+class _Listener(Protocol):
+    @property
+    def endpoint(self) -> str: ...
+
+
+def check_listeners(listeners: tuple[_Listener, ...]) -> str | None:
+    """At least one, and no two on the same port or socket."""
+    return check_not_empty(listeners) or check_distinct(listener.endpoint for listener in listeners)
+
+
+def check_key_id(value: str) -> str | None:
+    """A signing key's identifier, https://spec.matrix.org/v1.19/server-server-api/#publishing-keys."""
+    return None if _KEY_ID.fullmatch(value) else "must be a key ID such as ed25519:a_1"
+
+
+def check_public_key(value: str) -> str | None:
+    """An Ed25519 public key, https://spec.matrix.org/v1.19/appendices/#unpadded-base64."""
+    return None if _UNPADDED_ED25519_KEY.fullmatch(value) else "must be 32 bytes in unpadded base64 (43 characters)"
+
+
+def check_database_url(value: str) -> str | None:
+    """A PostgreSQL connection URL."""
+    return _check_url(value, ("postgresql", "postgres"), host_required=False)
+
+
+def check_redis_url(value: str) -> str | None:
+    """A Redis connection URL; `unix://` names a socket."""
+    if value.startswith("unix://"):
+        return None
+    return _check_url(value, ("redis", "rediss", "unix"))
+
+
+def check_http_url(value: str) -> str | None:
+    """A base URL that clients reach: no query, no fragment."""
+    problem = _check_url(value, ("https", "http"))
+    if problem is None and ("?" in value or "#" in value):
+        return "must have neither a query nor a fragment"
+    return problem
+
+
+def _check_url(value: str, schemes: tuple[str, ...], *, host_required: bool = True) -> str | None:
+    try:
+        parts = urlsplit(value)
+        host, _port = parts.hostname, parts.port  # both parse lazily, and the port raises when it is not one
+    except ValueError:
+        return "is not a valid URL"
+    if parts.scheme not in schemes or not value.startswith(f"{parts.scheme}://"):
+        return "must be a URL that begins with " + " or ".join(f"{scheme}://" for scheme in schemes)
+    if host_required and not host:
+        return "names no host"
+    return None
