@@ -6,11 +6,11 @@ from collections.abc import Hashable, Iterable, Sized
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from matrix.identifiers import is_server_name
+from matrix.room_versions import ROOM_VERSIONS
+
 _KEY_ID = re.compile(r"ed25519:[A-Za-z0-9_]+")
 _UNPADDED_ED25519_KEY = re.compile(r"[A-Za-z0-9+/]{43}")
-_PORT = re.compile(r":[0-9]{1,5}\Z")
-_DNS_NAME = re.compile(r"[A-Za-z0-9.-]{1,255}")
-_ROOM_VERSION = re.compile(r"[a-z0-9.-]{1,32}")
 
 
 def check_server_name(value: str) -> str | None:
@@ -18,17 +18,15 @@ def check_server_name(value: str) -> str | None:
 
     See https://spec.matrix.org/v1.19/appendices/#server-name.
     """
-    host = _PORT.sub("", value)
-    if host.startswith("[") and host.endswith("]"):
-        valid = check_ip_address(host[1:-1]) is None and ":" in host
-    else:
-        valid = _DNS_NAME.fullmatch(host) is not None
-    return None if valid else "must be a server name such as example.org, example.org:8448 or [2001:db8::1]:8448"
+    in_brackets = re.match(r"\[(.*)\]", value)
+    if is_server_name(value) and (in_brackets is None or check_ip_address(in_brackets[1]) is None):
+        return None
+    return "must be a server name such as example.org, example.org:8448 or [2001:db8::1]:8448"
 
 
 def check_room_version(value: str) -> str | None:
-    """A room version, https://spec.matrix.org/v1.19/rooms/."""
-    return None if _ROOM_VERSION.fullmatch(value) else "must be a room version such as 12"
+    """A room version that the server knows, https://spec.matrix.org/v1.19/rooms/."""
+    return None if value in ROOM_VERSIONS else f"must be one of {', '.join(ROOM_VERSIONS)}"
 
 
 def check_ip_address(value: str) -> str | None:

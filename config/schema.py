@@ -12,7 +12,7 @@ import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 from config import checks
 from config.secret import Secret
@@ -62,8 +62,7 @@ def option(
 ) -> T:
     """A documented dataclass field; `REQUIRED` as the default means that it has to be given."""
     info = OptionInfo(doc, minimum, maximum, check, check_all, secret, must_exist)
-    # What the type checker sees is the default, as for `dataclasses.field` itself.
-    return cast("T", dataclasses.field(default=default, repr=not secret, metadata={"option": info}))
+    return dataclasses.field(default=default, repr=not secret, metadata={"option": info})
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +167,13 @@ class Registration:
 class RateLimit:
     """A token bucket: `burst` actions at once, refilled at `per_second`."""
 
-    per_second: float = option(1.0, "Actions per second in the long run.", minimum=0.0001, maximum=1e6)
+    per_second: float = option(1.0, "Actions per second in the long run.", minimum=0.0001, maximum=1_000_000)
     burst: int = option(10, "Actions that may come at once.", minimum=1, maximum=1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """How often a user, an address or a server may do a thing. A limit set to null is off."""
+    """A limit for each kind of action."""
 
     enabled: bool = option(True, "Whether any of the limits below apply.")
     login: RateLimit | None = option(RateLimit(0.5, 10), "Logins, per address.")
@@ -213,6 +212,7 @@ _DENIED_IP_RANGES = tuple(
         "64:ff9b:1::/48",
         "100::/64",
         "2001:db8::/32",
+        "2002::/16",
         "fc00::/7",
         "fe80::/10",
         "fec0::/10",
@@ -263,9 +263,9 @@ class Limits:
         8 * 1024 * 1024, "Largest request body that is not an upload.", minimum=65_536, maximum=2**31
     )
     max_sync_timeout_ms: int = option(120_000, "Longest that a `/sync` waits for news.", minimum=0)
-    default_timeline_events: int = option(10, "Timeline events a room of `/sync` when no filter says.", minimum=1)
-    max_timeline_events: int = option(500, "Timeline events a room of `/sync`, whatever the filter says.", minimum=1)
-    max_page_events: int = option(1000, "Events in one answer of `/messages` and its like.", minimum=1)
+    default_timeline_events: int = option(10, "Timeline events per room in `/sync` when no filter says.", minimum=1)
+    max_timeline_events: int = option(500, "Most timeline events per room in `/sync`.", minimum=1)
+    max_page_events: int = option(1000, "Most events in one answer of `/messages` and its like.", minimum=1)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong between options: pairs of a key and a complaint."""
@@ -278,7 +278,7 @@ class Caches:
     """How many entries the caches of one process keep."""
 
     rooms: int = option(2_000, "Rooms kept ready to send into.", minimum=16)
-    events: int = option(20_000, "Events.", minimum=16)
+    events: int = option(20_000, "Events, as they were sent.", minimum=16)
     snapshots: int = option(500, "Room states at points in the past.", minimum=16)
     tokens: int = option(20_000, "Access tokens.", minimum=16)
     users: int = option(20_000, "Profiles, push rules and the like of a user.", minimum=16)
@@ -298,7 +298,9 @@ class Config:
         check=checks.check_server_name,
     )
     public_base_url: str | None = option(
-        None, "URL at which clients reach the server; null for https:// and the name.", check=checks.check_http_url
+        None,
+        "URL at which clients reach the server; null for `https://` and `server_name`.",
+        check=checks.check_http_url,
     )
     data_dir: Path = option(Path("weft-data"), "Where the server keeps its files.")
     listeners: tuple[Listener, ...] = option(
@@ -312,7 +314,11 @@ class Config:
     appservices: tuple[Path, ...] = option(
         (), "Registration files of application services.", must_exist=True, check_all=checks.check_distinct
     )
-    rate_limits: RateLimits = option(RateLimits(), "")
+    rate_limits: RateLimits = option(
+        RateLimits(),
+        "How often a user, an address or a server may do a thing: `burst` times at once, and `per_second` in the long "
+        "run. A limit set to null is off.",
+    )
     federation: Federation = option(Federation(), "")
     logging: Logging = option(Logging(), "")
     rooms: Rooms = option(Rooms(), "")
