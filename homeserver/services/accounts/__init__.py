@@ -1,0 +1,1 @@
+"""Accounts: registration, login, sessions (devices and their tokens), interactive authentication."""

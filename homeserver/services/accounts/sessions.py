@@ -1,0 +1,139 @@
+"""Sessions: access tokens, and the devices that they belong to."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import string
+from collections import OrderedDict
+from typing import NamedTuple
+
+from homeserver.clock import Clock
+from homeserver.services.errors import UnknownToken
+from storage.accounts import AccountRepository, DeviceRow
+
+DEVICE_ID_ALPHABET = string.ascii_uppercase
+DEVICE_ID_LENGTH = 10
+SEEN_EVERY_MS = 60_000
+MAX_UNWRITTEN_SEEN = 10_000
+
+
+class Requester(NamedTuple):
+    """Who makes a request. `device` is the device's number in the database, `device_id` its name."""
+
+    user_id: str
+    device: int
+    device_id: str
+    is_admin: bool
+
+
+def hash_token(token: str) -> bytes:
+    """What the database keeps of a token. Tokens are random, so a plain hash does."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def new_device_id() -> str:
+    """A device ID for a client that names none."""
+    return "".join(secrets.choice(DEVICE_ID_ALPHABET) for _ in range(DEVICE_ID_LENGTH))
+
+
+class Sessions:
+    """Finds out who a token belongs to (cached), opens and closes sessions.
+
+    The cache is bounded and holds only tokens that were valid; closing a session removes it there.
+    """
+
+    def __init__(self, accounts: AccountRepository, clock: Clock, *, max_cached_tokens: int) -> None:
+        self._accounts = accounts
+        self._clock = clock
+        self._max_cached_tokens = max_cached_tokens
+        self._by_token: OrderedDict[str, Requester] = OrderedDict()
+        self._closed_count = 0
+        self._seen: dict[int, tuple[int, str]] = {}
+        self._unwritten_seen: dict[int, tuple[int, str]] = {}
+
+    def known(self, token: str) -> Requester | None:
+        """Who has a token, if the cache knows: the fast path of every request."""
+        requester = self._by_token.get(token)
+        if requester is not None:
+            self._by_token.move_to_end(token)
+        return requester
+
+    async def access_session(self, token: str) -> Requester:
+        """Who has this token. Raises UnknownToken."""
+        closed_before = self._closed_count
+        row = await self._accounts.load_token(hash_token(token))
+        if row is None:
+            raise UnknownToken
+        requester = Requester(row.user_id, row.device, row.device_id, row.is_admin)
+        if closed_before == self._closed_count:  # a session closed meanwhile may be this one
+            self._by_token[token] = requester
+            if len(self._by_token) > self._max_cached_tokens:
+                self._by_token.popitem(last=False)
+        return requester
+
+    def seen(self, requester: Requester, address: str) -> None:
+        """Notes that a device made a request; written now and then by `write_seen`."""
+        now = self._clock()
+        last = self._seen.get(requester.device)
+        if last is None or now - last[0] > SEEN_EVERY_MS or last[1] != address:
+            if len(self._seen) >= MAX_UNWRITTEN_SEEN:
+                self._seen.clear()
+            if len(self._unwritten_seen) < MAX_UNWRITTEN_SEEN:
+                self._unwritten_seen[requester.device] = (now, address)
+            self._seen[requester.device] = (now, address)
+
+    async def write_seen(self) -> None:
+        """Writes when devices were last seen."""
+        if self._unwritten_seen:
+            seen, self._unwritten_seen = self._unwritten_seen, {}
+            await self._accounts.touch_devices(seen)
+
+    async def write_seen_forever(self) -> None:
+        """Runs `write_seen` at an interval until cancelled."""
+        while True:
+            await asyncio.sleep(SEEN_EVERY_MS / 1000)
+            await self.write_seen()
+
+    async def open(self, user_id: str, *, device_id: str | None, display_name: str | None) -> tuple[str, str]:
+        """Logs a user in on a device, new or known: its former token ends. Returns (access token, device ID)."""
+        token = f"weft_{secrets.token_urlsafe(32)}"
+        device_id = device_id or new_device_id()
+        device, replaced = await self._accounts.start_session(
+            user_id, device_id, display_name=display_name, token_hash=hash_token(token)
+        )
+        if replaced:
+            self._forget({device})
+        return token, device_id
+
+    async def devices(self, user_id: str) -> list[DeviceRow]:
+        """A user's devices, with when each was last seen."""
+        rows = await self._accounts.load_devices(user_id)
+        return [
+            row._replace(last_seen_ts=self._seen[row.device][0], last_seen_ip=self._seen[row.device][1])
+            if row.device in self._seen
+            else row
+            for row in rows
+        ]
+
+    async def rename(self, user_id: str, device_id: str, display_name: str | None) -> bool:
+        """Names a device; False when the user has no such device."""
+        return await self._accounts.rename_device(user_id, device_id, display_name)
+
+    async def close(self, user_id: str, device_ids: list[str]) -> None:
+        """Ends sessions, and removes their devices."""
+        self._forget(set(await self._accounts.delete_devices(user_id, device_ids)))
+
+    async def close_all(self, user_id: str) -> None:
+        """Ends all of a user's sessions."""
+        self._forget(set(await self._accounts.delete_all_devices(user_id)))
+
+    def forget_user(self, user_id: str) -> None:
+        """Drops what is cached of a user whose sessions were ended in the database."""
+        self._forget({requester.device for requester in self._by_token.values() if requester.user_id == user_id})
+
+    def _forget(self, devices: set[int]) -> None:
+        self._closed_count += 1
+        for token in [token for token, requester in self._by_token.items() if requester.device in devices]:
+            del self._by_token[token]

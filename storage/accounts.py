@@ -1,0 +1,206 @@
+"""Users, devices, access tokens, interactive authentication sessions and profiles."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import asyncpg
+import orjson
+
+
+class UserRow(NamedTuple):
+    """A local account. `password_hash` is an argon2id hash, None for an account without a password."""
+
+    user_id: str
+    password_hash: str | None
+    is_admin: bool
+    deactivated: bool
+    appservice_id: str | None
+    created_ts: int
+
+
+class DeviceRow(NamedTuple):
+    """A device; `device` is its number here. `last_seen_ts` is in milliseconds."""
+
+    device: int
+    device_id: str
+    display_name: str | None
+    last_seen_ts: int | None
+    last_seen_ip: str | None
+
+
+class TokenRow(NamedTuple):
+    """Whose access token it is."""
+
+    user_id: str
+    device: int
+    device_id: str
+    is_admin: bool
+
+
+class UserExists(Exception):
+    """The user ID is taken."""
+
+
+INSERT_USER = """
+INSERT INTO users (user_id, password_hash, is_admin, appservice_id, created_ts, profile)
+VALUES ($1, $2, $3, $4, $5, $6)
+"""
+USER = """
+SELECT user_id, password_hash, is_admin, deactivated, appservice_id, created_ts FROM users WHERE user_id = $1
+"""
+USERS = """
+SELECT user_id, password_hash, is_admin, deactivated, appservice_id, created_ts FROM users
+WHERE user_id > $1 ORDER BY user_id LIMIT $2
+"""
+COUNT_USERS = "SELECT count(*) FROM users"
+SET_PASSWORD = "UPDATE users SET password_hash = $2 WHERE user_id = $1"
+DEACTIVATE = "UPDATE users SET deactivated = true, password_hash = NULL WHERE user_id = $1"
+PROFILE = "SELECT profile FROM users WHERE user_id = $1 AND NOT deactivated"
+SET_PROFILE = "UPDATE users SET profile = $2 WHERE user_id = $1"
+
+UPSERT_DEVICE = """
+INSERT INTO devices (user_id, device_id, display_name) VALUES ($1, $2, $3)
+ON CONFLICT (user_id, device_id) DO UPDATE SET display_name = coalesce(devices.display_name, excluded.display_name)
+RETURNING device
+"""
+DEVICES = """
+SELECT device, device_id, display_name, last_seen_ts, last_seen_ip FROM devices WHERE user_id = $1 ORDER BY device
+"""
+RENAME_DEVICE = "UPDATE devices SET display_name = $3 WHERE user_id = $1 AND device_id = $2"
+DELETE_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id = ANY($2::text[]) RETURNING device"
+DELETE_ALL_DEVICES = "DELETE FROM devices WHERE user_id = $1 RETURNING device"
+TOUCH_DEVICES = """
+UPDATE devices SET last_seen_ts = seen.ts, last_seen_ip = seen.ip
+FROM unnest($1::int[], $2::bigint[], $3::text[]) AS seen (device, ts, ip) WHERE devices.device = seen.device
+"""
+
+DELETE_TOKENS_OF_DEVICE = "DELETE FROM access_tokens WHERE device = $1"
+INSERT_TOKEN = "INSERT INTO access_tokens (token_hash, device) VALUES ($1, $2)"
+TOKEN = """
+SELECT u.user_id, d.device, d.device_id, u.is_admin
+FROM access_tokens t JOIN devices d USING (device) JOIN users u USING (user_id)
+WHERE t.token_hash = $1 AND NOT u.deactivated
+"""
+
+INSERT_SESSION = "INSERT INTO uia_sessions (session, request_hash, created_ts) VALUES ($1, $2, $3)"
+DELETE_OLD_SESSIONS = "DELETE FROM uia_sessions WHERE created_ts < $1"
+SESSION = "SELECT request_hash, completed FROM uia_sessions WHERE session = $1"
+COMPLETE_STAGE = """
+UPDATE uia_sessions SET completed = array_append(completed, $2) WHERE session = $1 AND NOT $2 = ANY(completed)
+"""
+DELETE_SESSION = "DELETE FROM uia_sessions WHERE session = $1"
+
+
+class AccountRepository:
+    """Everything about local accounts. Each method is one transaction: when it returns, it is durable."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def insert_user(
+        self,
+        user_id: str,
+        *,
+        password_hash: str | None,
+        created_ts: int,
+        is_admin: bool = False,
+        appservice_id: str | None = None,
+        displayname: str | None = None,
+    ) -> None:
+        """Makes an account. Raises UserExists."""
+        profile = orjson.dumps({"displayname": displayname} if displayname is not None else {})
+        try:
+            await self._pool.execute(
+                INSERT_USER, user_id, password_hash, is_admin, appservice_id, created_ts, profile
+            )
+        except asyncpg.UniqueViolationError:
+            raise UserExists(user_id) from None
+
+    async def load_user(self, user_id: str) -> UserRow | None:
+        """The account, deactivated or not."""
+        row = await self._pool.fetchrow(USER, user_id)
+        return UserRow(*row) if row else None
+
+    async def load_users(self, *, after: str = "", limit: int) -> list[UserRow]:
+        """Up to `limit` accounts with a user ID above `after`, in order."""
+        return [UserRow(*row) for row in await self._pool.fetch(USERS, after, limit)]
+
+    async def count_users(self) -> int:
+        """How many accounts there are, deactivated ones among them."""
+        return int(await self._pool.fetchval(COUNT_USERS))
+
+    async def set_password(self, user_id: str, password_hash: str) -> None:
+        """Replaces the password."""
+        await self._pool.execute(SET_PASSWORD, user_id, password_hash)
+
+    async def deactivate(self, user_id: str) -> list[int]:
+        """Closes an account and ends its sessions; returns the numbers of its devices."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(DEACTIVATE, user_id)
+            return [row["device"] for row in await connection.fetch(DELETE_ALL_DEVICES, user_id)]
+
+    async def load_profile(self, user_id: str) -> dict[str, object] | None:
+        """The profile's fields; None without such an account."""
+        profile = await self._pool.fetchval(PROFILE, user_id)
+        return None if profile is None else orjson.loads(profile)
+
+    async def set_profile(self, user_id: str, profile: dict[str, object]) -> None:
+        """Replaces the profile's fields."""
+        await self._pool.execute(SET_PROFILE, user_id, orjson.dumps(profile))
+
+    async def start_session(
+        self, user_id: str, device_id: str, *, display_name: str | None, token_hash: bytes
+    ) -> tuple[int, bool]:
+        """Gives a device (made if need be) an access token in place of any it had; returns the device's number."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            device = int(await connection.fetchval(UPSERT_DEVICE, user_id, device_id, display_name))
+            replaced = await connection.execute(DELETE_TOKENS_OF_DEVICE, device)
+            await connection.execute(INSERT_TOKEN, token_hash, device)
+        return device, replaced != "DELETE 0"
+
+    async def load_token(self, token_hash: bytes) -> TokenRow | None:
+        """Whose token it is, None when it is not valid."""
+        row = await self._pool.fetchrow(TOKEN, token_hash)
+        return TokenRow(*row) if row else None
+
+    async def load_devices(self, user_id: str) -> list[DeviceRow]:
+        """A user's devices, oldest first."""
+        return [DeviceRow(*row) for row in await self._pool.fetch(DEVICES, user_id)]
+
+    async def rename_device(self, user_id: str, device_id: str, display_name: str | None) -> bool:
+        """Names a device; False when there is none."""
+        return bool(await self._pool.execute(RENAME_DEVICE, user_id, device_id, display_name) != "UPDATE 0")
+
+    async def delete_devices(self, user_id: str, device_ids: list[str]) -> list[int]:
+        """Removes devices with their tokens; returns their numbers."""
+        return [row["device"] for row in await self._pool.fetch(DELETE_DEVICES, user_id, device_ids)]
+
+    async def delete_all_devices(self, user_id: str) -> list[int]:
+        """Removes every device of a user; returns their numbers."""
+        return [row["device"] for row in await self._pool.fetch(DELETE_ALL_DEVICES, user_id)]
+
+    async def touch_devices(self, seen: dict[int, tuple[int, str]]) -> None:
+        """Notes when (ms) and from which address devices were last seen."""
+        await self._pool.execute(
+            TOUCH_DEVICES, list(seen), [ts for ts, _ in seen.values()], [ip for _, ip in seen.values()]
+        )
+
+    async def insert_session(self, session: str, request_hash: bytes, *, now_ms: int, keep_ms: int) -> None:
+        """Opens an interactive authentication session, and removes those older than `keep_ms`."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(DELETE_OLD_SESSIONS, now_ms - keep_ms)
+            await connection.execute(INSERT_SESSION, session, request_hash, now_ms)
+
+    async def load_session(self, session: str) -> tuple[bytes, list[str]] | None:
+        """(hash of the request it was opened for, stages completed)."""
+        row = await self._pool.fetchrow(SESSION, session)
+        return (bytes(row["request_hash"]), row["completed"]) if row else None
+
+    async def complete_stage(self, session: str, stage: str) -> None:
+        """Notes that a stage of a session is done."""
+        await self._pool.execute(COMPLETE_STAGE, session, stage)
+
+    async def delete_session(self, session: str) -> None:
+        """Ends a session: what it was for has happened."""
+        await self._pool.execute(DELETE_SESSION, session)

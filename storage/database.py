@@ -1,0 +1,117 @@
+"""Connections to PostgreSQL, and the migrations that make its schema."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import resources
+
+import asyncpg
+
+MIGRATION_LOCK = 0x57454654  # "WEFT": one process migrates, the others wait
+WRITER_LOCK = 0x57454655
+WRITER_LOCK_TIMEOUT_MS = 15_000
+
+CREATE_MIGRATIONS = """
+CREATE TABLE IF NOT EXISTS migrations (
+    number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
+)
+"""
+
+
+class StorageError(Exception):
+    """The database cannot be used as it is: its message is for the administrator."""
+
+
+def migrations() -> list[tuple[int, str, str]]:
+    """All migrations of this release in order: (number, file name, SQL)."""
+    found = []
+    for entry in resources.files("storage").joinpath("migrations").iterdir():
+        if match := re.fullmatch(r"(\d{4})_\w+\.sql", entry.name):
+            found.append((int(match[1]), entry.name, entry.read_text()))
+    return sorted(found)
+
+
+async def migrate(connection: asyncpg.Connection) -> list[str]:
+    """Applies what is missing, each migration in a transaction of its own; returns the names applied.
+
+    Raises StorageError when the database was made by a newer release.
+    """
+    await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
+    try:
+        await connection.execute(CREATE_MIGRATIONS)
+        done = {row["number"] for row in await connection.fetch("SELECT number FROM migrations")}
+        known = migrations()
+        if unknown := done - {number for number, _, _ in known}:
+            raise StorageError(f"the database has migration {max(unknown)}, which this release does not know")
+        applied = []
+        for number, name, sql in known:
+            if number in done:
+                continue
+            async with connection.transaction():
+                await connection.execute(sql)
+                await connection.execute("INSERT INTO migrations (number, name) VALUES ($1, $2)", number, name)
+            applied.append(name)
+        return applied
+    finally:
+        await connection.execute("SELECT pg_advisory_unlock($1)", MIGRATION_LOCK)
+
+
+class Database:
+    """A bounded pool for reads and small transactions, and the one connection that writes the stream.
+
+    The writer's connection holds an advisory lock for as long as it lives, and the stream is written on no other:
+    two processes can never both be the writer, whatever either of them believes.
+    """
+
+    def __init__(self, url: str, *, max_connections: int) -> None:
+        self._url = url
+        self._max_connections = max_connections
+        self._pool: asyncpg.Pool | None = None
+        self._writer: asyncpg.Connection | None = None
+
+    @property
+    def pool(self) -> asyncpg.Pool:
+        assert self._pool is not None, "Database.open() comes first"
+        return self._pool
+
+    async def open(self) -> None:
+        """Connects and migrates. Raises StorageError with a line for the administrator."""
+        try:
+            self._pool = await asyncpg.create_pool(
+                self._url, min_size=1, max_size=self._max_connections, statement_cache_size=256, command_timeout=60
+            )
+            async with self.pool.acquire() as connection:
+                await migrate(connection)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+            raise StorageError(f"cannot use the PostgreSQL database: {error}") from error
+
+    async def writer(self) -> asyncpg.Connection:
+        """The connection that writes the stream, made anew (with its lock) when the last one broke.
+
+        Raises StorageError when another process holds the lock.
+        """
+        if self._writer is None or self._writer.is_closed():
+            connection = await asyncpg.connect(self._url, statement_cache_size=256, command_timeout=60)
+            try:
+                await connection.execute(f"SET lock_timeout = {WRITER_LOCK_TIMEOUT_MS}")
+                await connection.execute("SELECT pg_advisory_lock($1)", WRITER_LOCK)
+                await connection.execute("SET lock_timeout = 0")
+            except asyncpg.LockNotAvailableError:
+                await connection.close()
+                raise StorageError("another Weft process is running on this database") from None
+            self._writer = connection
+        return self._writer
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        """A transaction on a pooled connection, for what the stream does not carry (accounts, devices, filters)."""
+        async with self.pool.acquire() as connection, connection.transaction():
+            yield connection
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            await self._writer.close()
+        if self._pool is not None:
+            await self._pool.close()

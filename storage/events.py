@@ -1,0 +1,228 @@
+"""Events as rows: written in bulk by the stream's writer, read by position, by ID and as slices of a timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Any
+
+import asyncpg
+import orjson
+
+from matrix.pdu import Pdu, load_pdu
+from matrix.room_versions import ROOM_VERSIONS
+
+
+class EventKind(IntEnum):
+    """What an event is to its room's timeline (docs/glossary.md)."""
+
+    TIMELINE = 0
+    OUTLIER = 1
+    REJECTED = 2
+    SOFT_FAILED = 3
+
+
+class StoredEvent:
+    """An event and what this server knows about it. Immutable, but for what a redaction does and for caches.
+
+    `snapshot` is the state after the event; `replaces` the position of the event whose place in the state it took;
+    `notify_count` and `highlight_count` are the room's running counts at the event (docs/adr/0004).
+    """
+
+    __slots__ = (
+        "client_json",
+        "device",
+        "event_id",
+        "extremities",
+        "highlight_count",
+        "json",
+        "kind",
+        "notifies",
+        "notify_count",
+        "pdu",
+        "position",
+        "redacted_by",
+        "replaces",
+        "room",
+        "room_snapshot",
+        "snapshot",
+        "txn_id",
+        "unsigned_json",
+    )
+
+    def __init__(
+        self,
+        *,
+        position: int,
+        room: int,
+        pdu: Pdu,
+        json: bytes,
+        snapshot: int,
+        kind: int = EventKind.TIMELINE,
+        notifies: bool = False,
+        notify_count: int = 0,
+        highlight_count: int = 0,
+        device: int | None = None,
+        txn_id: str | None = None,
+        replaces: int | None = None,
+        redacted_by: int | None = None,
+        extremities: list[int] | None = None,
+        room_snapshot: int | None = None,
+    ) -> None:
+        self.position = position
+        self.room = room
+        self.pdu = pdu
+        self.event_id = pdu.event_id
+        self.json = json
+        self.snapshot = snapshot
+        self.kind = kind
+        self.notifies = notifies
+        self.notify_count = notify_count
+        self.highlight_count = highlight_count
+        self.device = device
+        self.txn_id = txn_id
+        self.replaces = replaces
+        self.redacted_by = redacted_by
+        self.extremities = extremities
+        self.room_snapshot = room_snapshot
+        self.client_json: bytes | None = None
+        self.unsigned_json: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"<StoredEvent {self.position} {self.pdu.type} {self.event_id}>"
+
+
+INSERT_EVENTS = """
+INSERT INTO events (
+    position, snapshot, room, notify_count, highlight_count, device, kind, notifies, event_id, sender, type, json,
+    txn_id, replaces, redacted_by, extremities, room_snapshot)
+SELECT position, snapshot, room, notify_count, highlight_count, device, kind, notifies, event_id, sender, type, json,
+    txn_id, replaces, redacted_by, extremities::bigint[], room_snapshot
+FROM unnest(
+    $1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[], $7::smallint[], $8::bool[], $9::text[],
+    $10::text[], $11::text[], $12::bytea[], $13::text[], $14::bigint[], $15::bigint[], $16::text[], $17::bigint[]
+) AS new (
+    position, snapshot, room, notify_count, highlight_count, device, kind, notifies, event_id, sender, type, json,
+    txn_id, replaces, redacted_by, extremities, room_snapshot)
+"""
+
+COLUMNS = """
+SELECT e.position, e.snapshot, e.room, e.notify_count, e.highlight_count, e.device, e.kind, e.notifies, e.event_id,
+    e.json, e.txn_id, e.replaces, e.redacted_by, e.extremities, e.room_snapshot, r.version
+FROM events e JOIN rooms r USING (room)
+"""
+
+EVENTS_BY_POSITION = COLUMNS + "WHERE e.position = ANY($1::bigint[])"
+EVENTS_BY_ID = COLUMNS + "WHERE e.event_id = ANY($1::text[])"
+
+# The newest event of a room's timeline: it tells the room's head.
+LAST_EVENT = COLUMNS + "WHERE e.room = $1 AND e.kind = 0 ORDER BY e.position DESC LIMIT 1"
+
+# A slice of a room's timeline with after < position <= up_to, newest or oldest first.
+TIMELINE_BACKWARDS = (
+    COLUMNS + "WHERE e.room = $1 AND e.kind = 0 AND e.position > $2 AND e.position <= $3"
+    " ORDER BY e.position DESC LIMIT $4"
+)
+TIMELINE_FORWARDS = (
+    COLUMNS + "WHERE e.room = $1 AND e.kind = 0 AND e.position > $2 AND e.position <= $3"
+    " ORDER BY e.position ASC LIMIT $4"
+)
+
+# What a device sent under a transaction ID: more than one row only where paths differ.
+EVENTS_BY_TRANSACTION = COLUMNS + "WHERE e.device = $1 AND e.txn_id = $2"
+
+# A device's newest transactions, to warm the memory of them.
+DEVICE_TRANSACTIONS = """
+SELECT txn_id FROM events WHERE device = $1 AND txn_id IS NOT NULL LIMIT $2
+"""
+
+REDACT_EVENTS = """
+UPDATE events SET json = new.json, redacted_by = new.redacted_by
+FROM unnest($1::bigint[], $2::bytea[], $3::bigint[]) AS new (position, json, redacted_by)
+WHERE events.position = new.position
+"""
+
+
+def from_row(row: asyncpg.Record) -> StoredEvent:
+    """A StoredEvent from a row of one of the queries above."""
+    json = bytes(row["json"])
+    return StoredEvent(
+        position=row["position"],
+        room=row["room"],
+        pdu=load_pdu(orjson.loads(json), ROOM_VERSIONS[row["version"]], row["event_id"]),
+        json=json,
+        snapshot=row["snapshot"],
+        kind=row["kind"],
+        notifies=row["notifies"],
+        notify_count=row["notify_count"],
+        highlight_count=row["highlight_count"],
+        device=row["device"],
+        txn_id=row["txn_id"],
+        replaces=row["replaces"],
+        redacted_by=row["redacted_by"],
+        extremities=row["extremities"],
+        room_snapshot=row["room_snapshot"],
+    )
+
+
+async def insert_events(connection: asyncpg.Connection, events: Sequence[StoredEvent]) -> None:
+    """Writes events in one statement."""
+    await connection.execute(
+        INSERT_EVENTS,
+        [e.position for e in events],
+        [e.snapshot for e in events],
+        [e.room for e in events],
+        [e.notify_count for e in events],
+        [e.highlight_count for e in events],
+        [e.device for e in events],
+        [e.kind for e in events],
+        [e.notifies for e in events],
+        [e.event_id for e in events],
+        [e.pdu.sender for e in events],
+        [e.pdu.type for e in events],
+        [e.json for e in events],
+        [e.txn_id for e in events],
+        [e.replaces for e in events],
+        [e.redacted_by for e in events],
+        [e.extremities and "{" + ",".join(map(str, e.extremities)) + "}" for e in events],
+        [e.room_snapshot for e in events],
+    )
+
+
+class EventRepository:
+    """Reads of events."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def load_by_position(self, positions: Iterable[int]) -> list[StoredEvent]:
+        """The events at these positions, in no particular order; missing ones are left out."""
+        return await self._load(EVENTS_BY_POSITION, list(positions))
+
+    async def load_by_id(self, event_ids: Iterable[str]) -> list[StoredEvent]:
+        """The events with these IDs, of any kind, in no particular order."""
+        return await self._load(EVENTS_BY_ID, list(event_ids))
+
+    async def load_last(self, room: int) -> StoredEvent | None:
+        """The newest event of a room's timeline."""
+        rows = await self._load(LAST_EVENT, room)
+        return rows[0] if rows else None
+
+    async def load_timeline(
+        self, room: int, *, after: int, up_to: int, limit: int, backwards: bool
+    ) -> list[StoredEvent]:
+        """At most `limit` timeline events with after < position <= up_to, in the direction's order."""
+        query = TIMELINE_BACKWARDS if backwards else TIMELINE_FORWARDS
+        return await self._load(query, room, after, up_to, limit)
+
+    async def load_by_transaction(self, device: int, txn_id: str) -> list[StoredEvent]:
+        """What a device sent under a transaction ID, in all rooms and paths."""
+        return await self._load(EVENTS_BY_TRANSACTION, device, txn_id)
+
+    async def load_transactions(self, device: int, *, limit: int) -> list[str]:
+        """Up to `limit` transaction IDs that a device has used."""
+        rows = await self._pool.fetch(DEVICE_TRANSACTIONS, device, limit)
+        return [row["txn_id"] for row in rows]
+
+    async def _load(self, query: str, *args: Any) -> list[StoredEvent]:
+        return [from_row(row) for row in await self._pool.fetch(query, *args)]

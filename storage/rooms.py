@@ -1,0 +1,150 @@
+"""Rooms, their numbered state keys, everyone's membership in them, and their aliases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import asyncpg
+
+
+class RoomRow(NamedTuple):
+    """A room this server knows. `room` is its number here, `room_id` its name everywhere."""
+
+    room: int
+    room_id: str
+    version: str
+    creator: str
+
+
+class StateKeyRow(NamedTuple):
+    """The number `key` that a (type, state_key) pair has in a room's snapshots."""
+
+    room: int
+    key: int
+    type: str
+    state_key: str
+
+
+class MembershipRow(NamedTuple):
+    """A user's membership in a room as it is now; `position` is that of the event that made it so."""
+
+    user_id: str
+    room: int
+    position: int
+    membership: str
+    forgotten: bool = False
+
+
+class AliasTaken(Exception):
+    """The alias points at a room already."""
+
+
+INSERT_ROOMS = """
+INSERT INTO rooms (room, room_id, version, creator)
+SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[])
+"""
+INSERT_STATE_KEYS = """
+INSERT INTO state_keys (room, key, type, state_key) SELECT * FROM unnest($1::int[], $2::int[], $3::text[], $4::text[])
+"""
+UPSERT_MEMBERSHIPS = """
+INSERT INTO memberships (user_id, room, position, membership, forgotten)
+SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::bool[])
+ON CONFLICT (user_id, room) DO UPDATE
+SET position = excluded.position, membership = excluded.membership, forgotten = excluded.forgotten
+"""
+ROOM_BY_ID = "SELECT room, room_id, version, creator FROM rooms WHERE room_id = $1"
+ROOM_IDS = "SELECT room, room_id FROM rooms WHERE room = ANY($1::int[])"
+LAST_ROOM = "SELECT coalesce(max(room), 0) FROM rooms"
+STATE_KEYS = "SELECT key, type, state_key FROM state_keys WHERE room = $1"
+MEMBERSHIPS_OF_ROOM = (
+    "SELECT user_id, room, position, membership, forgotten FROM memberships WHERE room = $1 ORDER BY position"
+)
+MEMBERSHIPS_OF_USER = """
+SELECT m.user_id, m.room, m.position, m.membership, m.forgotten, r.room_id
+FROM memberships m JOIN rooms r USING (room) WHERE m.user_id = $1
+"""
+FORGET_ROOM = "UPDATE memberships SET forgotten = true WHERE user_id = $1 AND room = $2"
+
+ROOM_OF_ALIAS = "SELECT r.room_id, a.creator FROM aliases a JOIN rooms r USING (room) WHERE a.alias = $1"
+ALIASES_OF_ROOM = "SELECT alias FROM aliases WHERE room = $1 ORDER BY alias"
+INSERT_ALIAS = "INSERT INTO aliases (alias, room, creator) SELECT $1, room, $3 FROM rooms WHERE room_id = $2"
+DELETE_ALIAS = "DELETE FROM aliases WHERE alias = $1"
+SET_PUBLIC = "UPDATE rooms SET is_public = $2 WHERE room_id = $1"
+
+
+async def insert_rooms(connection: asyncpg.Connection, rows: Sequence[RoomRow]) -> None:
+    """Writes rooms in one statement."""
+    await connection.execute(INSERT_ROOMS, *map(list, zip(*rows, strict=True)))
+
+
+async def insert_state_keys(connection: asyncpg.Connection, rows: Sequence[StateKeyRow]) -> None:
+    """Writes newly numbered state keys in one statement."""
+    await connection.execute(INSERT_STATE_KEYS, *map(list, zip(*rows, strict=True)))
+
+
+async def upsert_memberships(connection: asyncpg.Connection, rows: Sequence[MembershipRow]) -> None:
+    """Writes memberships in one statement; of several for one user and room the last counts."""
+    newest = {(row.user_id, row.room): row for row in rows}
+    await connection.execute(UPSERT_MEMBERSHIPS, *map(list, zip(*newest.values(), strict=True)))
+
+
+class RoomRepository:
+    """Reads of rooms and memberships, and the writes that no stream carries: aliases, visibility, forgetting."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def load_room(self, room_id: str) -> RoomRow | None:
+        """The room with this ID."""
+        row = await self._pool.fetchrow(ROOM_BY_ID, room_id)
+        return RoomRow(*row) if row else None
+
+    async def load_room_ids(self, rooms: Iterable[int]) -> dict[int, str]:
+        """Room number -> room ID."""
+        return {row["room"]: row["room_id"] for row in await self._pool.fetch(ROOM_IDS, list(rooms))}
+
+    async def load_last_room(self) -> int:
+        """The highest room number in use; 0 without rooms."""
+        return int(await self._pool.fetchval(LAST_ROOM))
+
+    async def load_state_keys(self, room: int) -> dict[tuple[str, str], int]:
+        """(type, state_key) -> its number in this room."""
+        return {(row["type"], row["state_key"]): row["key"] for row in await self._pool.fetch(STATE_KEYS, room)}
+
+    async def load_memberships_of_room(self, room: int) -> list[MembershipRow]:
+        """Everyone's membership, oldest change first."""
+        return [MembershipRow(*row) for row in await self._pool.fetch(MEMBERSHIPS_OF_ROOM, room)]
+
+    async def load_memberships_of_user(self, user_id: str) -> list[tuple[MembershipRow, str]]:
+        """A user's memberships in all rooms, with the rooms' IDs."""
+        rows = await self._pool.fetch(MEMBERSHIPS_OF_USER, user_id)
+        return [(MembershipRow(*row[:5]), row["room_id"]) for row in rows]
+
+    async def forget(self, user_id: str, room: int) -> None:
+        """Marks a room that the user has left as forgotten."""
+        await self._pool.execute(FORGET_ROOM, user_id, room)
+
+    async def load_alias(self, alias: str) -> tuple[str, str] | None:
+        """(room ID, who made it) of an alias."""
+        row = await self._pool.fetchrow(ROOM_OF_ALIAS, alias)
+        return (row["room_id"], row["creator"]) if row else None
+
+    async def load_aliases_of_room(self, room: int) -> list[str]:
+        """The local aliases of a room, sorted."""
+        return [row["alias"] for row in await self._pool.fetch(ALIASES_OF_ROOM, room)]
+
+    async def insert_alias(self, alias: str, room_id: str, creator: str) -> None:
+        """Points an alias at a room. Raises AliasTaken."""
+        try:
+            await self._pool.execute(INSERT_ALIAS, alias, room_id, creator)
+        except asyncpg.UniqueViolationError:
+            raise AliasTaken(alias) from None
+
+    async def delete_alias(self, alias: str) -> None:
+        """Removes an alias, if it is there."""
+        await self._pool.execute(DELETE_ALIAS, alias)
+
+    async def set_public(self, room_id: str, is_public: bool) -> None:
+        """Lists a room in the public directory, or takes it off."""
+        await self._pool.execute(SET_PUBLIC, room_id, is_public)

@@ -1,0 +1,167 @@
+"""Room state at any event, as layered differences (migration 0001 says how; docs/adr/0003 says why).
+
+A snapshot at depth d keeps the changes since its base at depth `d & (d - 1)`. The bases of a snapshot are its Fenwick
+decomposition: at most log2(d) of them, each of them an ancestor in the same chain, whatever forks the room has.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import asyncpg
+
+CHUNK_ENTRIES = 1024
+EMPTY = 0
+
+
+class Layer(NamedTuple):
+    """One stored difference. `positions[i]` is the event that has `keys[i]` of the room's state keys."""
+
+    base: int
+    depth: int
+    entries: Mapping[int, int]
+
+
+class NewSnapshot(NamedTuple):
+    """A snapshot to be written: `changes` (key -> position) on top of `parent`."""
+
+    snapshot: int
+    parent: int
+    changes: Mapping[int, int]
+
+
+INSERT_SNAPSHOTS = """
+INSERT INTO snapshots (snapshot, first_key, base, depth, keys, positions)
+SELECT snapshot, first_key, base, depth, keys::int[], positions::bigint[]
+FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::int[], $5::text[], $6::text[])
+    AS new (snapshot, first_key, base, depth, keys, positions)
+"""
+
+LAYER = "SELECT base, depth, keys, positions FROM snapshots WHERE snapshot = $1"
+
+# All layers of a snapshot, newest first.
+LAYERS = """
+WITH RECURSIVE chain AS (
+    SELECT snapshot, base, depth FROM snapshots WHERE snapshot = $1
+    UNION
+    SELECT s.snapshot, s.base, s.depth FROM snapshots s JOIN chain ON s.snapshot = chain.base
+)
+SELECT s.keys, s.positions FROM chain JOIN snapshots s USING (snapshot) ORDER BY s.depth DESC
+"""
+
+# Some keys of a snapshot: of each layer only the chunks that can hold them.
+LAYERS_FOR_KEYS = """
+WITH RECURSIVE chain AS (
+    SELECT snapshot, base, depth FROM snapshots WHERE snapshot = $1
+    UNION
+    SELECT s.snapshot, s.base, s.depth FROM snapshots s JOIN chain ON s.snapshot = chain.base
+)
+SELECT DISTINCT ON (chain.depth, chunk.first_key) chunk.keys, chunk.positions
+FROM chain CROSS JOIN unnest($2::int[]) AS wanted (key)
+CROSS JOIN LATERAL (
+    SELECT first_key, keys, positions FROM snapshots s
+    WHERE s.snapshot = chain.snapshot AND s.first_key <= wanted.key ORDER BY s.first_key DESC LIMIT 1
+) AS chunk
+ORDER BY chain.depth DESC, chunk.first_key
+"""
+
+
+class SnapshotRepository:
+    """Reads snapshots, and works out what new ones have to store.
+
+    Layers just written are kept in memory (bounded by `max_cached_entries`), so that a chain is extended without
+    reading it back.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, *, max_cached_entries: int = 500_000) -> None:
+        self._pool = pool
+        self._layers: OrderedDict[int, Layer] = OrderedDict()
+        self._cached_entries = 0
+        self._max_cached_entries = max_cached_entries
+
+    async def load(self, snapshot: int) -> dict[int, int]:
+        """The whole state: key -> position."""
+        state: dict[int, int] = {}
+        for row in await self._pool.fetch(LAYERS, snapshot):
+            for key, position in zip(row["keys"], row["positions"], strict=True):
+                state.setdefault(key, position)
+        return state
+
+    async def load_keys(self, snapshot: int, keys: Sequence[int]) -> dict[int, int]:
+        """Those of `keys` that the state has."""
+        found: dict[int, int] = {}
+        for row in await self._pool.fetch(LAYERS_FOR_KEYS, snapshot, list(keys)):
+            chunk_keys = row["keys"]
+            for key in keys:
+                index = bisect_right(chunk_keys, key) - 1
+                if index >= 0 and chunk_keys[index] == key:
+                    found.setdefault(key, row["positions"][index])
+        return found
+
+    async def plan(self, connection: asyncpg.Connection, new: Sequence[NewSnapshot]) -> list[tuple[int, Layer]]:
+        """The layers to write for new snapshots, in order; a later one may stand on an earlier one."""
+        planned = []
+        for snapshot, parent, changes in new:
+            layer = await self._layer_on(connection, parent, changes)
+            self._remember(snapshot, layer)
+            planned.append((snapshot, layer))
+        return planned
+
+    async def _layer_on(self, connection: asyncpg.Connection, parent: int, changes: Mapping[int, int]) -> Layer:
+        if parent == EMPTY:
+            return Layer(EMPTY, 1, dict(changes))
+        ancestor = await self._layer(connection, parent)
+        depth = ancestor.depth + 1
+        base_depth = depth & (depth - 1)
+        merged = dict(changes)
+        base = parent
+        while ancestor.depth > base_depth:
+            for key, position in ancestor.entries.items():
+                merged.setdefault(key, position)
+            base = ancestor.base
+            if base == EMPTY:
+                break
+            ancestor = await self._layer(connection, base)
+        return Layer(base, depth, merged)
+
+    async def _layer(self, connection: asyncpg.Connection, snapshot: int) -> Layer:
+        if (layer := self._layers.get(snapshot)) is not None:
+            self._layers.move_to_end(snapshot)
+            return layer
+        entries: dict[int, int] = {}
+        base = depth = 0
+        for row in await connection.fetch(LAYER, snapshot):
+            base, depth = row["base"], row["depth"]
+            entries.update(zip(row["keys"], row["positions"], strict=True))
+        assert depth, f"snapshot {snapshot} is not stored"
+        layer = Layer(base, depth, entries)
+        self._remember(snapshot, layer)
+        return layer
+
+    def _remember(self, snapshot: int, layer: Layer) -> None:
+        self._layers[snapshot] = layer
+        self._cached_entries += len(layer.entries)
+        while self._cached_entries > self._max_cached_entries and len(self._layers) > 1:
+            _, old = self._layers.popitem(last=False)
+            self._cached_entries -= len(old.entries)
+
+    def forget_cached(self) -> None:
+        """Drops what is remembered: a transaction that wrote some of it was rolled back."""
+        self._layers.clear()
+        self._cached_entries = 0
+
+
+async def insert_snapshots(connection: asyncpg.Connection, planned: Sequence[tuple[int, Layer]]) -> None:
+    """Writes planned layers, each in chunks sorted by key."""
+    rows: list[tuple[int, int, int, int, str, str]] = []
+    for snapshot, layer in planned:
+        entries = sorted(layer.entries.items())
+        for start in range(0, len(entries), CHUNK_ENTRIES):
+            chunk = entries[start : start + CHUNK_ENTRIES]
+            keys = "{" + ",".join(str(key) for key, _ in chunk) + "}"
+            positions = "{" + ",".join(str(position) for _, position in chunk) + "}"
+            rows.append((snapshot, chunk[0][0], layer.base, layer.depth, keys, positions))
+    await connection.execute(INSERT_SNAPSHOTS, *(list(column) for column in zip(*rows, strict=True)))

@@ -1,0 +1,139 @@
+"""What the stream's writer commits: batches of rows of every kind, in one transaction, and its positions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import asyncpg
+
+from storage.database import StorageError
+from storage.events import REDACT_EVENTS, StoredEvent, insert_events
+from storage.rooms import (
+    MembershipRow,
+    RoomRow,
+    StateKeyRow,
+    insert_rooms,
+    insert_state_keys,
+    upsert_memberships,
+)
+from storage.snapshots import NewSnapshot, SnapshotRepository, insert_snapshots
+from storage.user_data import (
+    AccountDataRow,
+    PersonalCountRow,
+    ReceiptRow,
+    delete_personal_counts,
+    insert_personal_counts,
+    upsert_account_data,
+    upsert_receipts,
+)
+
+RESERVE_POSITIONS = "UPDATE stream SET reserved_until = reserved_until + $1 RETURNING reserved_until"
+CLAIM_SERVER_NAME = "UPDATE stream SET server_name = coalesce(server_name, $1) RETURNING server_name"
+
+
+@dataclass(slots=True, frozen=True)
+class Redaction:
+    """A redacted event's new form. `position` is the event's, `redacted_by` that of the redaction."""
+
+    room: int
+    position: int
+    json: bytes
+    redacted_by: int
+
+
+@dataclass(slots=True)
+class Writes:
+    """Rows to be committed together. Lists are in the order of their positions."""
+
+    events: list[StoredEvent] = field(default_factory=list)
+    snapshots: list[NewSnapshot] = field(default_factory=list)
+    rooms: list[RoomRow] = field(default_factory=list)
+    state_keys: list[StateKeyRow] = field(default_factory=list)
+    memberships: list[MembershipRow] = field(default_factory=list)
+    personal_counts: list[PersonalCountRow] = field(default_factory=list)
+    redactions: list[Redaction] = field(default_factory=list)
+    receipts: list[ReceiptRow] = field(default_factory=list)
+    account_data: list[AccountDataRow] = field(default_factory=list)
+
+    def extend(self, other: Writes) -> None:
+        """Adds what another holds, behind what is here."""
+        for name in KINDS:
+            if rows := getattr(other, name):
+                getattr(self, name).extend(rows)
+
+    def kinds(self) -> list[str]:
+        """The kinds that have rows."""
+        return [name for name in KINDS if getattr(self, name)]
+
+
+KINDS = tuple(f.name for f in fields(Writes))
+
+
+class StreamRepository:
+    """Commits batches on the writer's connection."""
+
+    def __init__(self, snapshots: SnapshotRepository) -> None:
+        self._snapshots = snapshots
+
+    async def claim_server_name(self, connection: asyncpg.Connection, server_name: str) -> None:
+        """Ties the database to a server name for ever. Raises StorageError when it has another one."""
+        claimed = await connection.fetchval(CLAIM_SERVER_NAME, server_name)
+        if claimed != server_name:
+            raise StorageError(f"the database belongs to the server {claimed}, not {server_name}")
+
+    async def reserve_positions(self, connection: asyncpg.Connection, count: int) -> range:
+        """Positions that nobody was given before and nobody will be given again, after all earlier ones."""
+        end = int(await connection.fetchval(RESERVE_POSITIONS, count)) + 1
+        return range(end - count, end)
+
+    async def commit(self, connection: asyncpg.Connection, writes: Writes) -> None:
+        """Makes a batch durable, whole or not at all."""
+        kinds = writes.kinds()
+        if kinds == ["events"]:
+            await insert_events(connection, writes.events)  # one statement is a transaction of its own
+            return
+        try:
+            async with connection.transaction():
+                for kind in kinds:
+                    await self._write(connection, kind, getattr(writes, kind))
+        except BaseException:
+            self._snapshots.forget_cached()
+            raise
+
+    async def _write(self, connection: asyncpg.Connection, kind: str, rows: Any) -> None:
+        match kind:
+            case "events":
+                await insert_events(connection, rows)
+            case "snapshots":
+                await insert_snapshots(connection, await self._snapshots.plan(connection, rows))
+            case "rooms":
+                await insert_rooms(connection, rows)
+            case "state_keys":
+                await insert_state_keys(connection, rows)
+            case "memberships":
+                await upsert_memberships(connection, rows)
+            case "redactions":
+                await self._redact(connection, rows)
+            case "personal_counts":
+                await insert_personal_counts(connection, rows)
+            case "receipts":
+                await upsert_receipts(connection, rows)
+            case "account_data":
+                await upsert_account_data(connection, rows)
+            case _:
+                raise AssertionError(kind)
+
+    async def _redact(self, connection: asyncpg.Connection, redactions: Iterable[Redaction]) -> None:
+        by_room: dict[int, list[int]] = {}
+        for redaction in redactions:
+            by_room.setdefault(redaction.room, []).append(redaction.position)
+        await connection.execute(
+            REDACT_EVENTS,
+            [r.position for r in redactions],
+            [r.json for r in redactions],
+            [r.redacted_by for r in redactions],
+        )
+        for room, positions in by_room.items():
+            await delete_personal_counts(connection, room, positions)
