@@ -1,0 +1,110 @@
+"""Messages going in: many senders, one room, one sender, and what a message leaves on disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from statistics import median
+
+from benchmarks.measure import Usage, percentile
+from benchmarks.workloads.target import Session, Target, run_all, run_for, run_together
+
+SENDERS = 32
+ROOMS = 16
+Figures = dict[str, float]
+
+
+async def shared_room(target: Target, sessions: list[Session], name: str) -> str:
+    """A public room that all of the sessions' users have joined; the first of them made it."""
+    room_id = await sessions[0].create_room(preset="public_chat", name=name)
+    await run_together((session, session.join_request(room_id)) for session in sessions[1:])
+    return room_id
+
+
+def sender(session: Session, room_id: str, prefix: str) -> Callable[[], Awaitable[object]]:
+    """A function that sends the session's next message into a room."""
+    requests = session.message_requests(room_id, prefix)
+    return lambda: session.fetch(next(requests))
+
+
+async def _send_for(target: Target, seconds: float, places: list[tuple[Session, str]]) -> tuple[list[float], Usage]:
+    """Each session sends into its room as fast as it is answered."""
+    jobs = [sender(session, room_id, target.unique("s")) for session, room_id in places]
+    async with target.meter.measure() as usage:
+        durations = await run_for(seconds, jobs)
+    return durations, usage
+
+
+async def _repeat_sends(target: Target, prefix: str, seconds: float, places: list[tuple[Session, str]]) -> Figures:
+    """The medians of three stretches after one that warms the server up."""
+    await run_for(seconds / 2, [sender(s, room, target.unique("warm")) for s, room in places])
+    runs: list[Figures] = []
+    for _ in range(1 if target.quick else 3):
+        durations, usage = await _send_for(target, seconds, places)
+        count = len(durations)
+        runs.append(
+            {
+                f"{prefix}_rate": count / usage.wall_s,
+                f"{prefix}_p50_ms": 1000 * percentile(durations, 0.50),
+                f"{prefix}_p99_ms": 1000 * percentile(durations, 0.99),
+                f"{prefix}_cpu_ms": 1000 * usage.server_cpu_s / count,
+                f"{prefix}_pg_cpu_ms": 1000 * usage.postgres_cpu_s / count,
+                f"{prefix}_pg_background_cpu_ms": 1000 * usage.background_cpu_s / count,
+                f"{prefix}_client_share": usage.client_share,
+            }
+        )
+    return {key: median(run[key] for run in runs) for key in runs[0]}
+
+
+async def sends(target: Target) -> Figures:
+    """32 senders, two to each of 16 rooms, each sending its next message when the last is acknowledged."""
+    async with target.sessions(await target.users("sender", SENDERS)) as sessions:
+        places = []
+        for number in range(ROOMS):
+            pair = sessions[number::ROOMS]
+            room_id = await shared_room(target, pair, target.unique("Sends "))
+            places += [(session, room_id) for session in pair]
+        return await _repeat_sends(target, "send", 1.5 if target.quick else 4.0, places)
+
+
+async def hot_room(target: Target) -> Figures:
+    """The same 32 senders, all of them in one room."""
+    async with target.sessions(await target.users("sender", SENDERS)) as sessions:
+        room_id = await shared_room(target, sessions, target.unique("Hot room "))
+        places = [(session, room_id) for session in sessions]
+        return await _repeat_sends(target, "hot", 1.5 if target.quick else 3.0, places)
+
+
+async def one_sender(target: Target) -> Figures:
+    """One sender in a room of two, one message at a time: what a person waits for."""
+    async with target.sessions(await target.users("sender", 2)) as sessions:
+        room_id = await shared_room(target, sessions, target.unique("One sender "))
+        return await _repeat_sends(target, "single", 1.0 if target.quick else 2.0, [(sessions[0], room_id)])
+
+
+async def storage(target: Target) -> Figures:
+    """Database bytes per message: 5,000 of 60 characters, three in five to one room, the others to seven.
+
+    The big room is kept for `scrollback`.
+    """
+    count = 1000 if target.quick else 5000
+    async with target.sessions(await target.users("sender", SENDERS)) as sessions:
+        rooms = [await shared_room(target, sessions[:4], target.unique("Storage ")) for _ in range(8)]
+        target.history_room = rooms[0]
+        await target.meter.settle()
+        before = await target.database_bytes()
+        numbers = iter(range(count))
+
+        async def work(session: Session) -> None:
+            requests = [session.message_requests(room_id, target.unique("f")) for room_id in rooms]
+            for number in numbers:
+                await session.fetch(next(requests[0 if number % 5 < 3 else 1 + number % 7]))
+
+        started = asyncio.get_running_loop().time()
+        # Two connections a user, so that each room has eight messages under way.
+        async with target.sessions([session.user for session in sessions[:4] * 4]) as writers:
+            await run_all(work(session) for session in writers)
+        wall_s = asyncio.get_running_loop().time() - started
+        await target.meter.settle()
+        grown = await target.database_bytes() - before
+    return {"bytes_per_message": grown / count, "storage_messages": count, "storage_rate": count / wall_s}
