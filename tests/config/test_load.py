@@ -112,6 +112,11 @@ def test_a_certificate_makes_the_local_address_https(tmp_path: Path) -> None:
     assert parse({"listeners": [listener]}, base_dir=tmp_path).base_url == "https://localhost:8008"
 
 
+@pytest.mark.parametrize("url", ["redis://cache", "rediss://:pw@cache:6380/1", "unix:///run/redis.sock"])
+def test_redis_is_reached_by_network_or_socket(url: str) -> None:
+    assert parse({"redis": {"url": url}}).redis.url == url
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.9.8.7", "169.254.169.254", "::1", "fe80::1", "fd00::1"])
 def test_denies_private_addresses_by_default(address: str) -> None:
     ip = ipaddress.ip_address(address)
