@@ -7,6 +7,14 @@ https://spec.matrix.org/v1.19/rooms/v12/#authorisation-rules
 
 from matrix.event_auth.check import check_event_auth
 from matrix.event_auth.common import AuthState, Rejection
+from matrix.event_auth.redaction import redaction_applies
 from matrix.event_auth.selection import auth_event_keys, check_auth_event_selection
 
-__all__ = ["AuthState", "Rejection", "auth_event_keys", "check_auth_event_selection", "check_event_auth"]
+__all__ = [
+    "AuthState",
+    "Rejection",
+    "auth_event_keys",
+    "check_auth_event_selection",
+    "check_event_auth",
+    "redaction_applies",
+]

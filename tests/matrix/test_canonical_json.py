@@ -123,6 +123,7 @@ def test_duplicate_keys_are_refused(members: dict[str, Any], data: st.DataObject
         b"1" * 5000,
         b'{"a": ' + b"1" * 20 + b', "a": 2}',
         b"[" * 100_000,
+        b'{"a": ' + b"[" * 1000 + b"]" * 1000 + b', "a": 1}',
     ],
 )
 def test_other_texts_are_refused(text: bytes) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from matrix.event_auth import redaction_applies
 from matrix.power_levels import PowerLevels
 from matrix.room_versions import RoomVersion
 from tests.matrix.rooms import ALICE, ALL_VERSIONS, BOB, CREATOR, Room, versions
@@ -169,3 +170,23 @@ def test_redactions_are_rejected_by_level_or_domain_until_version_2(version: Roo
     assert allows_redaction("$event:example.org")
     room.levels({BOB: 50}, redact=51)
     assert allows_redaction("$event:example.org") is not is_ruled
+
+
+def test_an_accepted_redaction_has_an_effect_by_level_or_domain(version: RoomVersion) -> None:
+    room = Room(version)
+    was_judged_before = version in versions(1, 2)
+
+    def applies(sender: str, target_sender: str, redacts: str | None = None, **properties: Any) -> bool:
+        target = room.event("m.room.message", target_sender, **properties)
+        redacts = redacts or target.event_id
+        content = {"redacts": redacts} if version.redacts_in_content else {}
+        redaction = room.event("m.room.redaction", sender, content, redacts=redacts)
+        levels = PowerLevels.of(version, room.create, room.levels({BOB: 50}))
+        return redaction_applies(redaction, target, levels)
+
+    assert applies(ALICE, ALICE)
+    assert applies(ALICE, CREATOR)
+    assert applies(BOB, ALICE)
+    assert applies(ALICE, BOB) is was_judged_before
+    assert not applies(BOB, ALICE, redacts="$another:example.org")
+    assert not applies(BOB, ALICE, room_id="!another:example.org")

@@ -98,7 +98,7 @@ def test_a_member_who_may_invite_lets_others_into_restricted_rooms(
     version: RoomVersion, join_rule: str, since: int
 ) -> None:
     room = room_with(version, join_rule=join_rule, bob="join")
-    authorised = {"join_authorised_via_users_server": BOB}
+    authorised: dict[str, Any] = {"join_authorised_via_users_server": BOB}
     expected = version in versions(since)
     assert room.allows_member(ALICE, ALICE, "join", VERIFIED, **authorised) is expected
     # None stands for a signature that was verified before.
@@ -129,7 +129,7 @@ def test_an_authoriser_must_be_a_user_id_from_version_8(version: RoomVersion, au
 
 def test_the_signature_of_an_authoriser_is_needed_for_any_membership_from_version_8(version: RoomVersion) -> None:
     room = room_with(version, alice="join")
-    authorised = {"join_authorised_via_users_server": BOB}
+    authorised: dict[str, Any] = {"join_authorised_via_users_server": BOB}
     assert room.allows_member(ALICE, ALICE, "leave", **authorised) is (version in versions(1, 7))
     assert room.allows_member(ALICE, ALICE, "leave", VERIFIED, **authorised)
 

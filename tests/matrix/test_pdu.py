@@ -121,10 +121,10 @@ def test_a_received_event_may_not_exceed_the_size_limit() -> None:
 
 @pytest.mark.parametrize("key", ["type", "state_key"])
 def test_types_and_state_keys_have_at_most_255_bytes(key: str) -> None:
-    longest = build(**{key: "é" * 127 + "x"})
+    longest = build(V12, **{key: "é" * 127 + "x"})
     assert parse_pdu(longest.json, V12).event_id == longest.event_id
     with pytest.raises(EventTooLarge, match=key):
-        build(**{key: "é" * 128})
+        build(V12, **{key: "é" * 128})
     with pytest.raises(EventTooLarge, match=key):
         parse_pdu({**longest.json, key: "é" * 128}, V12)
 
@@ -189,6 +189,19 @@ def test_events_with_a_wrong_format_are_invalid(version: RoomVersion, key: str, 
         del event[key]
     with pytest.raises(InvalidPdu):
         parse_pdu(event, version)
+
+
+@pytest.mark.parametrize("version", ALL_VERSIONS, ids=lambda version: version.identifier)
+def test_values_that_no_version_has_are_not_built(version: RoomVersion) -> None:
+    for value in (float("nan"), "\ud800", {1, 2}):
+        with pytest.raises(InvalidPdu):
+            build(version, content={"a": value})
+
+
+def test_a_pdu_shows_what_it_is() -> None:
+    pdu = build(state_key="key")
+    assert repr(pdu) == f"<Pdu {pdu.event_id} m.room.message 'key' by @alice:example.org in {pdu.room_id}>"
+    assert pdu.state_key_pair == ("m.room.message", "key")
 
 
 @pytest.mark.parametrize("version", ALL_VERSIONS, ids=lambda version: version.identifier)

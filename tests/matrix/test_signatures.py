@@ -127,7 +127,7 @@ def test_a_key_reads_and_writes_the_usual_file_format() -> None:
     key = SigningKey.from_line(line + "\n")
     assert (key.key_id, key.to_line()) == ("ed25519:a_1", line)
     assert key.public_key_base64 == signedjson.key.encode_verify_key_base64(
-        signedjson.key.decode_signing_key_base64("ed25519", "a_1", encode_base64(SEED)).verify_key
+        signedjson.key.get_verify_key(signedjson.key.decode_signing_key_base64("ed25519", "a_1", encode_base64(SEED)))
     )
     assert encode_base64(SEED) not in repr(key)
 
