@@ -22,6 +22,7 @@ from benchmarks.workloads import WORKLOADS, Target, warm_up
 _RESULTS_FILE = Path(__file__).with_name("RESULTS.md")
 _WORKLOAD_TIMEOUT_S = 180.0
 _COMMITS = 200
+_QUICK_NOTE = "Quick: single short stretches, 1,000 messages in `storage`, 15 rooms instead of 60 in the syncs."
 
 
 class Run:
@@ -83,6 +84,8 @@ async def benchmark(options: argparse.Namespace) -> int:
         run = Run([Target(server, postgres, quick=options.quick) for server in running], names)
         await run.execute()
         machine = report.machine(postgres_version, [server.version for server in running], commit_p50_ms)
+    if options.quick:
+        machine = f"- {_QUICK_NOTE}\n{machine}"
     text = report.document(
         run.results, machine, datetime.datetime.now().astimezone().strftime("%Y-%m-%d"), run.failures
     )

@@ -349,4 +349,5 @@ async def _version(connection: Connection) -> str:
     if answer.status != 200:
         return "unknown"
     server = answer.json().get("server", {})
-    return f"{server.get('name', 'unknown')} {server.get('version', '')}".strip()
+    # What Synapse adds in parentheses is the state of the git checkout that it finds itself in: this one.
+    return f"{server.get('name', 'unknown')} {server.get('version', '').partition(' (')[0]}".strip()

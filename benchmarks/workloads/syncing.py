@@ -10,7 +10,7 @@ from urllib.parse import quote
 from benchmarks.http_client import HttpError
 from benchmarks.measure import percentile
 from benchmarks.workloads.sending import Figures, shared_room
-from benchmarks.workloads.target import Session, Target, bare_http_errors, run_for, run_together, text_message
+from benchmarks.workloads.target import Session, Target, bare_http_errors, run_all, run_for, run_together, text_message
 
 MEMBERS = 150
 SYNC_USERS = 10
@@ -36,14 +36,23 @@ def _next_batch(body: bytes) -> str:
     return token[1].decode()
 
 
-async def _catch_up(session: Session) -> str:
-    """A token after which there is nothing but what happens from now on."""
-    since: str | None = None
-    while True:
-        body = (await session.fetch(_sync_request(session, since))).body
-        last, since = since, _next_batch(body)
-        if since == last or (last is not None and b'"timeline"' not in body):
-            return since
+async def _catch_up(sessions: list[Session]) -> dict[Session, str]:
+    """For each session a token after which there is nothing but what happens from now on."""
+    tokens: dict[Session, str] = {}
+    queue = iter(sessions)
+
+    async def work() -> None:
+        for session in queue:
+            since: str | None = None
+            while True:
+                body = (await session.fetch(_sync_request(session, since))).body
+                last, since = since, _next_batch(body)
+                if last is not None and (since == last or b'"timeline"' not in body):
+                    break
+            tokens[session] = since
+
+    await run_all(work() for _ in range(8))
+    return tokens
 
 
 class _Delivery:
@@ -93,24 +102,38 @@ class _Delivery:
             await self._all_have_it.wait()
 
 
-async def _deliver(target: Target, sessions: list[Session], room_id: str, count: int, *, wait: bool) -> Figures:
-    delivery = _Delivery(target, sessions, room_id)
-    tokens = [await _catch_up(session) for session in sessions[1:]]
-    with bare_http_errors():
-        async with asyncio.TaskGroup() as group:
-            pairs = zip(sessions[1:], tokens, strict=True)
-            listeners = [group.create_task(delivery.listen(session, since)) for session, since in pairs]
-            for _ in range(3):
-                await delivery.send(wait=True)
-            await delivery.arrive()
-            delivery.latencies_s.clear()
-            delivery.slowest_s.clear()
-            async with target.meter.measure() as usage:
-                for _ in range(count):
-                    await delivery.send(wait=wait)
-                await delivery.arrive()
-            for listener in listeners:
-                listener.cancel()
+async def delivery(target: Target) -> Figures:
+    """150 members of a room wait in `/sync` while one more sends; from before the send to the member's answer.
+
+    Twice: each message 0.3 s after the last but not before everybody has that one, so that a slow server is not
+    measured in its own backlog; then every 0.3 s, come what may.
+    """
+    sender = await target.users("sender", 1)
+    members = await target.users("member", MEMBERS)
+    async with target.sessions([*sender, *members]) as sessions:
+        room_id = await shared_room(target, sessions, target.unique("Delivery "))
+        tokens = await _catch_up(sessions[1:])
+        delivery = _Delivery(target, sessions, room_id)
+        with bare_http_errors():
+            async with asyncio.TaskGroup() as group:
+                listeners = [group.create_task(delivery.listen(session, since)) for session, since in tokens.items()]
+                await _deliver(target, delivery, 1.0, wait=True)
+                paced = await _deliver(target, delivery, 3.0 if target.quick else 8.0, wait=True)
+                steady = await _deliver(target, delivery, 2.0 if target.quick else 4.0, wait=False)
+                for listener in listeners:
+                    listener.cancel()
+    figures = {f"delivery_{key}": value for key, value in paced.items()}
+    return figures | {f"steady_delivery_{key}": value for key, value in steady.items()}
+
+
+async def _deliver(target: Target, delivery: _Delivery, seconds: float, *, wait: bool) -> Figures:
+    delivery.latencies_s.clear()
+    delivery.slowest_s.clear()
+    async with target.meter.measure() as usage:
+        deadline = asyncio.get_running_loop().time() + seconds
+        while asyncio.get_running_loop().time() < deadline:
+            await delivery.send(wait=wait)
+        await delivery.arrive()
     delivered = len(delivery.latencies_s)
     return {
         "p50_ms": 1000 * percentile(delivery.latencies_s, 0.50),
@@ -120,22 +143,6 @@ async def _deliver(target: Target, sessions: list[Session], room_id: str, count:
         "pg_cpu_ms": 1000 * usage.postgres_cpu_s / delivered,
         "client_share": usage.client_share,
     }
-
-
-async def delivery(target: Target) -> Figures:
-    """150 members of a room wait in `/sync` while one more sends; from before the send to the member's answer.
-
-    Twice: each message 0.3 s after the last but not before everybody has that one, so that a slow server is not
-    measured in its own backlog; then every 0.3 s, come what may.
-    """
-    members = await target.users("member", MEMBERS)
-    sender = await target.users("sender", 1)
-    async with target.sessions([*sender, *members]) as sessions:
-        room_id = await shared_room(target, sessions, target.unique("Delivery "))
-        paced = await _deliver(target, sessions, room_id, 8 if target.quick else 25, wait=True)
-        steady = await _deliver(target, sessions, room_id, 8 if target.quick else 20, wait=False)
-    figures = {f"delivery_{key}": value for key, value in paced.items()}
-    return figures | {f"steady_delivery_{key}": value for key, value in steady.items()}
 
 
 async def _prepare_sync_rooms(target: Target, sessions: list[Session]) -> None:
@@ -182,7 +189,7 @@ async def empty_sync(target: Target) -> Figures:
     async with target.sessions(await target.users("sync", SYNC_USERS)) as sessions:
         await _prepare_sync_rooms(target, sessions)
         await target.meter.settle()
-        tokens = {session: await _catch_up(session) for session in sessions}
+        tokens = await _catch_up(sessions)
 
         async def sync(session: Session) -> None:
             body = (await session.fetch(_sync_request(session, tokens[session]))).body
