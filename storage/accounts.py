@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import NamedTuple
 
 import asyncpg
 import orjson
+
+from storage.database import StorageError
 
 
 class UserRow(NamedTuple):
@@ -55,7 +59,10 @@ WHERE user_id > $1 ORDER BY user_id LIMIT $2
 """
 COUNT_USERS = "SELECT count(*) FROM users"
 SET_PASSWORD = "UPDATE users SET password_hash = $2 WHERE user_id = $1"
+REPLACE_PASSWORD = "UPDATE users SET password_hash = $3 WHERE user_id = $1 AND password_hash = $2"
 DEACTIVATE = "UPDATE users SET deactivated = true, password_hash = NULL WHERE user_id = $1"
+ERASE_PROFILE = "UPDATE users SET profile = '{}' WHERE user_id = $1"
+ERASE_ACCOUNT_DATA = "DELETE FROM account_data WHERE user_id = $1"
 PROFILE = "SELECT profile FROM users WHERE user_id = $1 AND NOT deactivated"
 SET_PROFILE = "UPDATE users SET profile = $2 WHERE user_id = $1"
 
@@ -70,6 +77,7 @@ SELECT device, device_id, display_name, last_seen_ts, last_seen_ip FROM devices 
 RENAME_DEVICE = "UPDATE devices SET display_name = $3 WHERE user_id = $1 AND device_id = $2"
 DELETE_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id = ANY($2::text[]) RETURNING device"
 DELETE_ALL_DEVICES = "DELETE FROM devices WHERE user_id = $1 RETURNING device"
+DELETE_OTHER_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device <> $2 RETURNING device"
 TOUCH_DEVICES = """
 UPDATE devices SET last_seen_ts = seen.ts, last_seen_ip = seen.ip
 FROM unnest($1::int[], $2::bigint[], $3::text[]) AS seen (device, ts, ip) WHERE devices.device = seen.device
@@ -83,9 +91,13 @@ FROM access_tokens t JOIN devices d USING (device) JOIN users u USING (user_id)
 WHERE t.token_hash = $1 AND NOT u.deactivated
 """
 
+SESSIONS_ENDED = "sessions_ended"
+"""The channel on which each process tells the others, by user ID, whose sessions it ended."""
+NOTIFY_SESSIONS_ENDED = f"SELECT pg_notify('{SESSIONS_ENDED}', $1)"
+
 INSERT_SESSION = "INSERT INTO uia_sessions (session, request_hash, created_ts) VALUES ($1, $2, $3)"
 DELETE_OLD_SESSIONS = "DELETE FROM uia_sessions WHERE created_ts < $1"
-SESSION = "SELECT request_hash, completed FROM uia_sessions WHERE session = $1"
+SESSION = "SELECT request_hash, completed FROM uia_sessions WHERE session = $1 AND created_ts >= $2"
 COMPLETE_STAGE = """
 UPDATE uia_sessions SET completed = array_append(completed, $2) WHERE session = $1 AND NOT $2 = ANY(completed)
 """
@@ -111,9 +123,7 @@ class AccountRepository:
         """Makes an account. Raises UserExists."""
         profile = orjson.dumps({"displayname": displayname} if displayname is not None else {})
         try:
-            await self._pool.execute(
-                INSERT_USER, user_id, password_hash, is_admin, appservice_id, created_ts, profile
-            )
+            await self._pool.execute(INSERT_USER, user_id, password_hash, is_admin, appservice_id, created_ts, profile)
         except asyncpg.UniqueViolationError:
             raise UserExists(user_id) from None
 
@@ -134,11 +144,21 @@ class AccountRepository:
         """Replaces the password."""
         await self._pool.execute(SET_PASSWORD, user_id, password_hash)
 
-    async def deactivate(self, user_id: str) -> list[int]:
-        """Closes an account and ends its sessions; returns the numbers of its devices."""
+    async def replace_password(self, user_id: str, old_hash: str, new_hash: str) -> None:
+        """Replaces the password's hash if it is still `old_hash`: nobody changed the password meanwhile."""
+        await self._pool.execute(REPLACE_PASSWORD, user_id, old_hash, new_hash)
+
+    async def deactivate(self, user_id: str, *, erase: bool = False) -> list[int]:
+        """Closes an account and ends its sessions; returns the numbers of its devices.
+
+        With `erase`, the profile and the account data go too.
+        """
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(DEACTIVATE, user_id)
-            return [row["device"] for row in await connection.fetch(DELETE_ALL_DEVICES, user_id)]
+            if erase:
+                await connection.execute(ERASE_PROFILE, user_id)
+                await connection.execute(ERASE_ACCOUNT_DATA, user_id)
+            return await _end_sessions(connection, user_id, DELETE_ALL_DEVICES, user_id)
 
     async def load_profile(self, user_id: str) -> dict[str, object] | None:
         """The profile's fields; None without such an account."""
@@ -157,6 +177,8 @@ class AccountRepository:
             device = int(await connection.fetchval(UPSERT_DEVICE, user_id, device_id, display_name))
             replaced = await connection.execute(DELETE_TOKENS_OF_DEVICE, device)
             await connection.execute(INSERT_TOKEN, token_hash, device)
+            if replaced != "DELETE 0":
+                await connection.execute(NOTIFY_SESSIONS_ENDED, user_id)
         return device, replaced != "DELETE 0"
 
     async def load_token(self, token_hash: bytes) -> TokenRow | None:
@@ -174,11 +196,45 @@ class AccountRepository:
 
     async def delete_devices(self, user_id: str, device_ids: list[str]) -> list[int]:
         """Removes devices with their tokens; returns their numbers."""
-        return [row["device"] for row in await self._pool.fetch(DELETE_DEVICES, user_id, device_ids)]
+        async with self._pool.acquire() as connection, connection.transaction():
+            return await _end_sessions(connection, user_id, DELETE_DEVICES, user_id, device_ids)
+
+    async def delete_other_devices(self, user_id: str, device: int) -> list[int]:
+        """Removes every device of a user but this one; returns their numbers."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            return await _end_sessions(connection, user_id, DELETE_OTHER_DEVICES, user_id, device)
 
     async def delete_all_devices(self, user_id: str) -> list[int]:
         """Removes every device of a user; returns their numbers."""
-        return [row["device"] for row in await self._pool.fetch(DELETE_ALL_DEVICES, user_id)]
+        async with self._pool.acquire() as connection, connection.transaction():
+            return await _end_sessions(connection, user_id, DELETE_ALL_DEVICES, user_id)
+
+    async def follow_ended_sessions(self, on_ended: Callable[[str | None], None]) -> None:
+        """Calls `on_ended` with the ID of each user of whom any process ended a session, until the connection breaks.
+
+        It is called with None first, once listening has begun: what ended before that may have been missed.
+        Raises StorageError.
+        """
+        broken = asyncio.Event()
+
+        def notice(_connection: object, _pid: int, _channel: str, user_id: str) -> None:
+            on_ended(user_id)
+
+        def terminated(_connection: object) -> None:
+            broken.set()
+
+        try:
+            async with self._pool.acquire() as connection:
+                await connection.add_listener(SESSIONS_ENDED, notice)
+                connection.add_termination_listener(terminated)
+                on_ended(None)
+                try:
+                    await broken.wait()
+                finally:
+                    connection.remove_termination_listener(terminated)
+                    await connection.remove_listener(SESSIONS_ENDED, notice)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise StorageError(f"cannot listen on the PostgreSQL database: {error}") from error
 
     async def touch_devices(self, seen: dict[int, tuple[int, str]]) -> None:
         """Notes when (ms) and from which address devices were last seen."""
@@ -192,9 +248,9 @@ class AccountRepository:
             await connection.execute(DELETE_OLD_SESSIONS, now_ms - keep_ms)
             await connection.execute(INSERT_SESSION, session, request_hash, now_ms)
 
-    async def load_session(self, session: str) -> tuple[bytes, list[str]] | None:
-        """(hash of the request it was opened for, stages completed)."""
-        row = await self._pool.fetchrow(SESSION, session)
+    async def load_session(self, session: str, *, since_ts: int) -> tuple[bytes, list[str]] | None:
+        """(hash of the request it was opened for, stages completed); None if it was opened before `since_ts` (ms)."""
+        row = await self._pool.fetchrow(SESSION, session, since_ts)
         return (bytes(row["request_hash"]), row["completed"]) if row else None
 
     async def complete_stage(self, session: str, stage: str) -> None:
@@ -204,3 +260,11 @@ class AccountRepository:
     async def delete_session(self, session: str) -> None:
         """Ends a session: what it was for has happened."""
         await self._pool.execute(DELETE_SESSION, session)
+
+
+async def _end_sessions(connection: asyncpg.Connection, user_id: str, statement: str, *args: object) -> list[int]:
+    """Deletes devices by `statement`, and tells other processes when the transaction commits."""
+    devices = [row["device"] for row in await connection.fetch(statement, *args)]
+    if devices:
+        await connection.execute(NOTIFY_SESSIONS_ENDED, user_id)
+    return devices

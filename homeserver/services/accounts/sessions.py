@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import secrets
 import string
 from collections import OrderedDict
 from typing import NamedTuple
 
 from homeserver.clock import Clock
-from homeserver.services.errors import UnknownToken
+from homeserver.services.errors import InvalidParam, UnknownToken
 from storage.accounts import AccountRepository, DeviceRow
+from storage.database import StorageError
+
+logger = logging.getLogger(__name__)
 
 DEVICE_ID_ALPHABET = string.ascii_uppercase
 DEVICE_ID_LENGTH = 10
 SEEN_EVERY_MS = 60_000
 MAX_UNWRITTEN_SEEN = 10_000
+MAX_DEVICE_ID_BYTES = 255
+MAX_DISPLAY_NAME_BYTES = 255
+FOLLOW_AGAIN_AFTER_S = 1.0
 
 
 class Requester(NamedTuple):
@@ -36,6 +43,20 @@ def hash_token(token: str) -> bytes:
 def new_device_id() -> str:
     """A device ID for a client that names none."""
     return "".join(secrets.choice(DEVICE_ID_ALPHABET) for _ in range(DEVICE_ID_LENGTH))
+
+
+def check_device_id(device_id: str | None) -> None:
+    """Raises InvalidParam for a device ID that no client needs: too long, or with a NUL character."""
+    if device_id is not None and ("\0" in device_id or len(device_id.encode()) > MAX_DEVICE_ID_BYTES):
+        raise InvalidParam(f"device_id must not have more than {MAX_DEVICE_ID_BYTES} bytes, nor a NUL character")
+
+
+def check_display_name(display_name: str | None) -> None:
+    """Raises InvalidParam for a device's name that is too long, or has a NUL character."""
+    if display_name is not None and ("\0" in display_name or len(display_name.encode()) > MAX_DISPLAY_NAME_BYTES):
+        raise InvalidParam(
+            f"A device's name must not have more than {MAX_DISPLAY_NAME_BYTES} bytes, nor a NUL character"
+        )
 
 
 class Sessions:
@@ -97,7 +118,13 @@ class Sessions:
             await self.write_seen()
 
     async def open(self, user_id: str, *, device_id: str | None, display_name: str | None) -> tuple[str, str]:
-        """Logs a user in on a device, new or known: its former token ends. Returns (access token, device ID)."""
+        """Logs a user in on a device, new or known: its former token ends. Returns (access token, device ID).
+
+        The display name is for a new device. Raises InvalidParam.
+        https://spec.matrix.org/v1.19/client-server-api/#relationship-between-access-tokens-and-devices
+        """
+        check_device_id(device_id)
+        check_display_name(display_name)
         token = f"weft_{secrets.token_urlsafe(32)}"
         device_id = device_id or new_device_id()
         device, replaced = await self._accounts.start_session(
@@ -118,12 +145,18 @@ class Sessions:
         ]
 
     async def rename(self, user_id: str, device_id: str, display_name: str | None) -> bool:
-        """Names a device; False when the user has no such device."""
+        """Names a device; False when the user has no such device. Raises InvalidParam."""
+        check_display_name(display_name)
         return await self._accounts.rename_device(user_id, device_id, display_name)
 
     async def close(self, user_id: str, device_ids: list[str]) -> None:
-        """Ends sessions, and removes their devices."""
-        self._forget(set(await self._accounts.delete_devices(user_id, device_ids)))
+        """Ends sessions, and removes their devices; devices that are not there are passed over."""
+        possible = [device_id for device_id in device_ids if "\0" not in device_id]
+        self._forget(set(await self._accounts.delete_devices(user_id, possible)))
+
+    async def close_others(self, requester: Requester) -> None:
+        """Ends all of a user's sessions but the requester's own."""
+        self._forget(set(await self._accounts.delete_other_devices(requester.user_id, requester.device)))
 
     async def close_all(self, user_id: str) -> None:
         """Ends all of a user's sessions."""
@@ -132,6 +165,25 @@ class Sessions:
     def forget_user(self, user_id: str) -> None:
         """Drops what is cached of a user whose sessions were ended in the database."""
         self._forget({requester.device for requester in self._by_token.values() if requester.user_id == user_id})
+
+    async def follow_ended_forever(self) -> None:
+        """Forgets the sessions that other processes (the command line is one) end, until cancelled.
+
+        While the database is away nothing is heard; when it is back the whole cache goes.
+        """
+        while True:
+            try:
+                await self._accounts.follow_ended_sessions(self._session_ended)
+            except StorageError as error:
+                logger.warning("not following ended sessions, trying again: %s", error)
+            await asyncio.sleep(FOLLOW_AGAIN_AFTER_S)
+
+    def _session_ended(self, user_id: str | None) -> None:
+        if user_id is None:
+            self._closed_count += 1
+            self._by_token.clear()
+        else:
+            self.forget_user(user_id)
 
     def _forget(self, devices: set[int]) -> None:
         self._closed_count += 1

@@ -1,0 +1,74 @@
+"""Registration: https://spec.matrix.org/v1.19/client-server-api/#legacy-account-registration"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from homeserver.client_api.http import Request, Result, Route
+from homeserver.services.errors import InvalidParam, MatrixError, MissingParam
+
+
+class RegisterBody(msgspec.Struct):
+    """What a client wants to be registered as; `auth` is for interactive authentication."""
+
+    auth: dict[str, Any] | None = None
+    username: str | None = None
+    password: str | None = None
+    device_id: str | None = None
+    initial_device_display_name: str | None = None
+    inhibit_login: bool = False
+
+
+async def register(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3register"""
+    kind = request.query.get("kind", "user")
+    if kind == "guest":
+        raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "There are no guest accounts on this server")
+    if kind != "user":
+        raise InvalidParam("kind must be user or guest")
+    server = request.server
+    body = await request.body(RegisterBody)
+    flows = server.registration.flows
+    # Whether the name can be had is to be known before the client goes through the stages.
+    if body.username:
+        await server.registration.check_username(body.username)
+    if body.auth is not None:
+        server.rate_limits.check("registration", request.address)
+        if body.password is None:
+            raise MissingParam("Missing password")
+    await server.interactive_auth.check(request.route.name, body.auth, flows)
+    assert body.password is not None, "interactive authentication lets nobody through without auth"
+    return await server.registration.register(
+        body.username,
+        body.password,
+        device_id=body.device_id,
+        display_name=body.initial_device_display_name,
+        inhibit_login=body.inhibit_login,
+    )
+
+
+async def check_username_availability(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3registeravailable"""
+    server = request.server
+    username = request.query.get("username")
+    if username is None:
+        raise MissingParam("Missing username")
+    # As often as one may log in, in a bucket of its own: trying names must not use up the registration itself.
+    server.rate_limits.check("login", f"available {request.address}")
+    server.registration.check_enabled()
+    await server.registration.check_username(username)
+    return {"available": True}
+
+
+ROUTES = [
+    Route("POST", "/_matrix/client/v3/register", "register", register, auth=False),
+    Route(
+        "GET",
+        "/_matrix/client/v3/register/available",
+        "checkUsernameAvailability",
+        check_username_availability,
+        auth=False,
+    ),
+]

@@ -1,0 +1,18 @@
+"""Supported versions of the specification: https://spec.matrix.org/v1.19/client-server-api/#api-versions"""
+
+from __future__ import annotations
+
+from homeserver.client_api.http import Request, Result, Route
+
+VERSIONS = ("r0.6.1", *(f"v1.{minor}" for minor in range(1, 13)))
+"""What a client may rely on. A version is added once everything that it requires of servers is there."""
+
+
+async def get_versions(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientversions"""
+    return {"versions": list(VERSIONS), "unstable_features": {}}
+
+
+ROUTES = [
+    Route("GET", "/_matrix/client/versions", "getVersions", get_versions, auth=False),
+]

@@ -1,0 +1,16 @@
+"""Whose token it is: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3accountwhoami"""
+
+from __future__ import annotations
+
+from homeserver.client_api.http import Request, Result, Route
+
+
+async def get_token_owner(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3accountwhoami"""
+    requester = request.requester
+    return {"user_id": requester.user_id, "device_id": requester.device_id, "is_guest": False}
+
+
+ROUTES = [
+    Route("GET", "/_matrix/client/v3/account/whoami", "getTokenOwner", get_token_owner),
+]

@@ -1,0 +1,38 @@
+"""Closing accounts for good."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from homeserver.services.accounts.sessions import Sessions
+from storage.accounts import AccountRepository
+
+
+async def nothing_more(_user_id: str) -> None:
+    """For programs that know no rooms: the account alone is closed."""
+
+
+class Deactivation:
+    """Closes accounts. A user ID once used is never given to anybody else.
+
+    https://spec.matrix.org/v1.19/client-server-api/#account-deactivation
+    """
+
+    def __init__(
+        self,
+        accounts: AccountRepository,
+        sessions: Sessions,
+        on_deactivated: Callable[[str], Awaitable[None]] = nothing_more,
+    ) -> None:
+        self._accounts = accounts
+        self._sessions = sessions
+        self._on_deactivated = on_deactivated
+
+    async def deactivate(self, user_id: str, *, erase: bool = False) -> None:
+        """Ends a user's sessions and removes the password, then does what `on_deactivated` does: leaving rooms.
+
+        With `erase`, the profile and the account data are removed too.
+        """
+        await self._accounts.deactivate(user_id, erase=erase)
+        self._sessions.forget_user(user_id)
+        await self._on_deactivated(user_id)
