@@ -85,8 +85,8 @@ class Target:
         self.postgres = postgres
         self.quick = quick
         self.meter = Meter(server.pid, postgres.pid, server.name)
-        self.history_room: str | None = None
-        """The room that `storage` filled, for `scrollback` to read."""
+        self.history_rooms: list[str] = []
+        """The rooms that `storage` filled, for `scrollback` to read."""
         self.sync_rooms_ready = False
         """Whether the rooms of `initial_sync` and `empty_sync` are there."""
         self._users: dict[str, list[User]] = {}
