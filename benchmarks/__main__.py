@@ -147,6 +147,7 @@ async def _until_signalled(options: argparse.Namespace) -> int:
         print(f"\n{error}", file=sys.stderr)
     except asyncio.CancelledError:
         print("\nInterrupted; everything is stopped.", file=sys.stderr)
+        return 130
     return 1
 
 

@@ -60,13 +60,26 @@ def tree_cpu_s(pid: int) -> float:
 
 
 def tree_memory_mib(pid: int) -> float:
-    """Proportional set size of a process tree, in MiB: shared pages count once, split among those who map them."""
-    own_kib = 0
+    """Resident memory of a process tree, in MiB: each process's own pages, and those it shares once for all of them.
+
+    The proportional set size would split Python's own pages with the other server and with the benchmark itself, so
+    that a server looked smaller for not being alone.
+    """
+    private_kib, shared_kib = _resident_kib(pid)
+    return (private_kib + shared_kib) / 1024
+
+
+def _resident_kib(pid: int) -> tuple[int, int]:
+    """The private pages of a tree, and the shared pages of that process of the tree which has most of them."""
+    kib = {"Private": 0, "Shared": 0}
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                own_kib = int(line.split()[1])
-    return own_kib / 1024 + sum(tree_memory_mib(child) for child in _children(pid))
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+            kind, separator, _ = line.partition("_")
+            if separator and kind in kib and "Hugetlb" not in line:
+                kib[kind] += int(line.split()[1])
+    below = [_resident_kib(child) for child in _children(pid)]
+    private_kib = kib["Private"] + sum(private for private, _ in below)
+    return private_kib, max(kib["Shared"], *(shared for _, shared in below), 0)
 
 
 class PostgresCpu:

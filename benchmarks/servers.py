@@ -101,23 +101,24 @@ def _running(
     *,
     user: str | None = None,
     stop_signal: signal.Signals = signal.SIGTERM,
-    environment: dict[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A child process in a session of its own, so that a Ctrl-C reaches the benchmark alone, which then ends it."""
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd=log.parent,
-            user=user,
-            group=user,
-            extra_groups=[] if user else None,
-            env=environment,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
+        try:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=log.parent,
+                user=user,
+                group=user,
+                extra_groups=[] if user else None,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        except OSError as error:
+            raise ServerError(f"{command[0]} could not be run: {error}") from error
     try:
         yield process
     finally:
@@ -134,8 +135,8 @@ def _running(
 @contextlib.contextmanager
 def run_directory() -> Iterator[Path]:
     """A folder in `.bench/` for the files of one run, gone afterwards; those of runs that were killed go now."""
-    for old in BENCH_DIR.glob("run-*"):
-        if not Path(f"/proc/{old.name.removeprefix('run-')}").exists():
+    for old in [*BENCH_DIR.glob("run-*"), *Path(tempfile.gettempdir()).glob("weft-bench-*")]:
+        if not Path("/proc", old.name.removeprefix("weft-bench-").removeprefix("run-").partition("-")[0]).exists():
             shutil.rmtree(old, ignore_errors=True)
     path = BENCH_DIR / f"run-{os.getpid()}"
     path.mkdir(parents=True)
@@ -155,7 +156,7 @@ def postgres(run_dir: Path) -> Iterator[Postgres]:
     data.mkdir()
     user = _prepare_system_user(data) if os.geteuid() == 0 else None
     # A unix socket's path must be shorter than 108 bytes, which a path inside the checkout may not be.
-    socket_dir = Path(tempfile.mkdtemp(prefix="weft-bench-"))
+    socket_dir = Path(tempfile.mkdtemp(prefix=f"weft-bench-{os.getpid()}-"))
     if user:
         shutil.chown(socket_dir, user, user)
     else:
