@@ -122,7 +122,11 @@ def _parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="shorter measurements, for a first impression")
     parser.add_argument("--only", metavar="NAME[,NAME]", type=_workload_names, help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--server", choices=["weft", "synapse", "both"], default="both")
-    parser.add_argument("--output", type=Path, help="write the report here (a complete run writes RESULTS.md anyhow)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="write the report to this file (a complete run: to RESULTS.md unless told otherwise)",
+    )
     return parser.parse_args(arguments)
 
 
