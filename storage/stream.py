@@ -11,9 +11,11 @@ import asyncpg
 from storage.database import StorageError
 from storage.events import REDACT_EVENTS, StoredEvent, insert_events
 from storage.rooms import (
+    AliasRow,
     MembershipRow,
     RoomRow,
     StateKeyRow,
+    insert_aliases,
     insert_rooms,
     insert_state_keys,
     upsert_memberships,
@@ -50,6 +52,7 @@ class Writes:
     events: list[StoredEvent] = field(default_factory=list)
     snapshots: list[NewSnapshot] = field(default_factory=list)
     rooms: list[RoomRow] = field(default_factory=list)
+    aliases: list[AliasRow] = field(default_factory=list)
     state_keys: list[StateKeyRow] = field(default_factory=list)
     memberships: list[MembershipRow] = field(default_factory=list)
     personal_counts: list[PersonalCountRow] = field(default_factory=list)
@@ -110,6 +113,8 @@ class StreamRepository:
                 await insert_snapshots(connection, await self._snapshots.plan(connection, rows))
             case "rooms":
                 await insert_rooms(connection, rows)
+            case "aliases":
+                await insert_aliases(connection, rows)
             case "state_keys":
                 await insert_state_keys(connection, rows)
             case "memberships":

@@ -70,15 +70,17 @@ INSERT INTO personal_counts SELECT * FROM unnest($1::int[], $2::text[], $3::bigi
 """
 DELETE_PERSONAL_COUNTS = "DELETE FROM personal_counts WHERE room = $1 AND position = ANY($2::bigint[])"
 
-# What the difference of running counts has to be corrected by, for one member after one position: own events and
+# What the difference of running counts has to be corrected by, for one member, between two positions: own events and
 # redacted ones notify nobody; mentions and the like are the member's alone.
 CORRECTIONS = """
 SELECT
-    (SELECT count(*) FROM events WHERE room = $1 AND sender = $2 AND notifies AND position > $3),
-    (SELECT count(*) FROM events WHERE room = $1 AND sender <> $2 AND notifies AND redacted_by IS NOT NULL
-        AND position > $3),
-    (SELECT coalesce(sum(notify), 0) FROM personal_counts WHERE room = $1 AND user_id = $2 AND position > $3),
-    (SELECT coalesce(sum(highlight), 0) FROM personal_counts WHERE room = $1 AND user_id = $2 AND position > $3)
+    (SELECT count(*) FROM events WHERE room = $1 AND sender = $2 AND notifies AND position > $3 AND position <= $4),
+    (SELECT count(*) FROM events WHERE room = $1 AND sender <> $2 AND notifies AND redacted_by <= $4
+        AND position > $3 AND position <= $4),
+    (SELECT coalesce(sum(notify), 0) FROM personal_counts
+        WHERE room = $1 AND user_id = $2 AND position > $3 AND position <= $4),
+    (SELECT coalesce(sum(highlight), 0) FROM personal_counts
+        WHERE room = $1 AND user_id = $2 AND position > $3 AND position <= $4)
 """
 
 FILTER = "SELECT filter FROM filters WHERE user_id = $1 AND filter_id = $2"
@@ -123,9 +125,9 @@ class UserDataRepository:
         """All receipts of a room, oldest change first."""
         return [ReceiptRow(*row) for row in await self._pool.fetch(RECEIPTS_OF_ROOM, room)]
 
-    async def load_corrections(self, room: int, user_id: str, after: int) -> tuple[int, int, int, int]:
-        """After a position: (own notifying events, redacted ones of others, personal notify, personal highlight)."""
-        own, redacted, notify, highlight = await self._pool.fetchrow(CORRECTIONS, room, user_id, after)
+    async def load_corrections(self, room: int, user_id: str, after: int, up_to: int) -> tuple[int, int, int, int]:
+        """In after < p <= up_to: (own notifying events, others' redacted ones, personal notify, personal highlight)."""
+        own, redacted, notify, highlight = await self._pool.fetchrow(CORRECTIONS, room, user_id, after, up_to)
         return int(own), int(redacted), int(notify), int(highlight)
 
     async def load_filter(self, user_id: str, filter_id: int) -> bytes | None:

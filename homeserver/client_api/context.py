@@ -8,14 +8,27 @@ from config.schema import Config
 from homeserver.clock import Clock
 from homeserver.metrics import Metrics
 from homeserver.services.account_data import AccountData
+from homeserver.services.accounts.deactivation import Deactivation
 from homeserver.services.accounts.interactive_auth import InteractiveAuth
+from homeserver.services.accounts.login import Login
+from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.registration import Registration
 from homeserver.services.accounts.sessions import Sessions
+from homeserver.services.accounts.shared_secret import SharedSecretRegistration
+from homeserver.services.event_views import EventViews
 from homeserver.services.filters import Filters
 from homeserver.services.profiles import Profiles
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.receipts import Receipts
-from homeserver.services.rooms.service import Rooms
+from homeserver.services.rooms.access import Access
+from homeserver.services.rooms.aliases import Aliases
+from homeserver.services.rooms.creation import Creation
+from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.membership import Membership
+from homeserver.services.rooms.sending import Sending
+from homeserver.services.rooms.timelines import Timelines
+from homeserver.services.rooms.user_rooms import UserRooms
+from homeserver.services.stream import Stream
 from homeserver.services.sync.service import Sync
 from homeserver.services.typing import Typing
 from storage.database import Database
@@ -29,14 +42,27 @@ class Server:
     clock: Clock
     metrics: Metrics
     database: Database
+    stream: Stream
     sessions: Sessions
+    login: Login
+    passwords: Passwords
     registration: Registration
+    shared_secret_registration: SharedSecretRegistration
     interactive_auth: InteractiveAuth
+    deactivation: Deactivation
     profiles: Profiles
     account_data: AccountData
     filters: Filters
     rate_limits: RateLimiter
-    rooms: Rooms
+    access: Access
+    aliases: Aliases
+    creation: Creation
+    events: EventCache
+    event_views: EventViews
+    membership: Membership
+    sending: Sending
+    timelines: Timelines
+    user_rooms: UserRooms
     receipts: Receipts
     typing: Typing
     sync: Sync

@@ -7,7 +7,8 @@ and its regular expressions are not on the path of a request (docs/adr/0002).
 
 from __future__ import annotations
 
-import logging
+import itertools
+import secrets
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -22,7 +23,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 from multidict import CIMultiDict
 
 from homeserver.client_api.context import Server
-from homeserver.logs import bind_request
+from homeserver.logs import bind_request, get_logger
 from homeserver.services.accounts.sessions import Requester
 from homeserver.services.errors import (
     BadJson,
@@ -35,7 +36,7 @@ from homeserver.services.errors import (
 )
 from matrix.canonical_json import JsonError, parse_json
 
-logger = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # https://spec.matrix.org/v1.19/client-server-api/#web-browser-clients
 CORS_HEADERS = {
@@ -194,7 +195,9 @@ class Router:
             raise MatrixError(404, "M_UNRECOGNIZED", "Unrecognized request")
         found = node["methods"].get("GET" if method == "HEAD" else method)
         if found is None:
-            raise MatrixError(405, "M_UNRECOGNIZED", "Unrecognized method", headers={"Allow": ", ".join(node["methods"])})
+            raise MatrixError(
+                405, "M_UNRECOGNIZED", "Unrecognized method", headers={"Allow": ", ".join(node["methods"])}
+            )
         route, names = found
         return route, dict(zip(names, values, strict=True))
 
@@ -250,12 +253,16 @@ class HttpHandler:
     def __init__(self, server: Server, routes: Iterable[Route], resources: frozenset[str]) -> None:
         self._server = server
         self._router = Router(route for route in routes if route.resource in resources)
+        # A request ID is unique over runs and listeners, and costs next to nothing.
+        self._run = secrets.token_hex(4)
+        self._numbers = itertools.count(1)
 
     async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
         """Answers a request; whatever happens, with a well-formed answer."""
         started = time.perf_counter()
         name = "unrecognized"
-        request_id = bind_request()
+        request_id = f"{self._run}-{next(self._numbers):x}"
+        bind_request(request_id)
         try:
             if http.method == "OPTIONS":
                 return web.Response(status=204, headers=CORS_HEADERS)
@@ -275,7 +282,7 @@ class HttpHandler:
         except (ConnectionError, BadHttpMessage):
             raise  # the client went away, or speaks no HTTP: nobody is there to answer
         except Exception:
-            logger.exception("unexpected error in %s", name)
+            log.exception("unexpected error", operation=name)
             response = json_response(b'{"errcode":"M_UNKNOWN","error":"Internal server error"}', status=500)
         self._server.metrics.observe_request(name, response.status, time.perf_counter() - started)
         return response

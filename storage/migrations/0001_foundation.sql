@@ -93,7 +93,6 @@ CREATE TABLE events (
     room_snapshot   bigint                      -- the room's state then, where it is not the event's own
 ) WITH (toast_tuple_target = 8160);
 ALTER TABLE events ALTER COLUMN json SET STORAGE MAIN;
-ALTER TABLE events ALTER COLUMN json SET COMPRESSION lz4;
 CREATE INDEX events_timeline ON events (room, position) WHERE kind = 0;
 CREATE INDEX events_own ON events (room, sender, position) WHERE notifies;
 CREATE INDEX events_redacted ON events (room, position) WHERE notifies AND redacted_by IS NOT NULL;

@@ -173,12 +173,13 @@ class Sessions:
         """
         while True:
             try:
-                await self._accounts.follow_ended_sessions(self._session_ended)
+                await self._accounts.follow_ended_sessions(self.session_ended)
             except StorageError as error:
                 logger.warning("not following ended sessions, trying again: %s", error)
             await asyncio.sleep(FOLLOW_AGAIN_AFTER_S)
 
-    def _session_ended(self, user_id: str | None) -> None:
+    def session_ended(self, user_id: str | None) -> None:
+        """Drops what is cached of a user whose sessions may have ended; None for all users."""
         if user_id is None:
             self._closed_count += 1
             self._by_token.clear()

@@ -1,0 +1,48 @@
+"""directory.yaml"""
+
+from __future__ import annotations
+
+import msgspec
+
+from homeserver.client_api.http import Request, Result, Route
+
+
+class AliasTarget(msgspec.Struct):
+    """The body of setRoomAlias."""
+
+    room_id: str
+
+
+async def set_room_alias(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3directoryroomroomalias"""
+    target = await request.body(AliasTarget)
+    await request.server.aliases.create(request.requester.user_id, request.params["roomAlias"], target.room_id)
+    return {}
+
+
+async def get_room_id_by_alias(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3directoryroomroomalias"""
+    room_id = await request.server.aliases.resolve(request.params["roomAlias"])
+    return {"room_id": room_id, "servers": [request.server.config.server_name]}
+
+
+async def delete_room_alias(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3directoryroomroomalias"""
+    requester = request.requester
+    await request.server.aliases.delete(requester.user_id, requester.is_admin, request.params["roomAlias"])
+    return {}
+
+
+async def get_local_aliases(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidaliases"""
+    return {"aliases": await request.server.aliases.of_room(request.requester.user_id, request.params["roomId"])}
+
+
+ALIAS = "/_matrix/client/v3/directory/room/{roomAlias}"
+
+ROUTES = [
+    Route("PUT", ALIAS, "setRoomAlias", set_room_alias),
+    Route("GET", ALIAS, "getRoomIdByAlias", get_room_id_by_alias, auth=False),
+    Route("DELETE", ALIAS, "deleteRoomAlias", delete_room_alias),
+    Route("GET", "/_matrix/client/v3/rooms/{roomId}/aliases", "getLocalAliases", get_local_aliases),
+]

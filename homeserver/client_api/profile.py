@@ -1,0 +1,76 @@
+"""profile.yaml"""
+
+from __future__ import annotations
+
+import re
+
+from homeserver.client_api.http import Request, Result, Route
+from homeserver.services.errors import BadJson, Forbidden, InvalidParam, MatrixError, MissingParam, NotFound
+from matrix.canonical_json import JsonError, check_event_value
+
+# https://spec.matrix.org/v1.19/appendices/#common-namespaced-identifier-grammar
+KEY_NAME = re.compile(r"[a-z][a-z0-9._-]{0,254}")
+STRING_FIELDS = ("displayname", "avatar_url", "m.tz")
+MAX_FIELD_BYTES = 2048
+
+
+def _access_own_field(request: Request) -> str:
+    if request.params["userId"] != request.requester.user_id:
+        raise Forbidden("This is another user's profile")
+    return _key_name(request)
+
+
+def _key_name(request: Request) -> str:
+    key = request.params["keyName"]
+    if not KEY_NAME.fullmatch(key):
+        raise InvalidParam("Not a name that a profile field can have")
+    return key
+
+
+async def get_user_profile(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3profileuserid"""
+    return await request.server.profiles.profile(request.params["userId"])
+
+
+async def get_profile_field(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3profileuseridkeyname"""
+    key = _key_name(request)
+    profile = await request.server.profiles.profile(request.params["userId"])
+    if key not in profile:
+        raise NotFound("The profile has no such field")
+    return {key: profile[key]}
+
+
+async def set_profile_field(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3profileuseridkeyname"""
+    key = _access_own_field(request)
+    body = await request.json_object()
+    if key not in body:
+        raise MissingParam(f"{key} is missing")
+    value = body[key]
+    if key in STRING_FIELDS and value is not None and not isinstance(value, str):
+        raise BadJson(f"{key} must be a string")
+    try:
+        check_event_value(value)
+    except JsonError as error:
+        raise BadJson(str(error)) from None
+    if isinstance(value, str) and len(value.encode()) > MAX_FIELD_BYTES:
+        raise MatrixError(400, "M_TOO_LARGE", f"{key} is too long")
+    await request.server.profiles.set_field(request.requester.user_id, key, value)
+    return {}
+
+
+async def delete_profile_field(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3profileuseridkeyname"""
+    await request.server.profiles.set_field(request.requester.user_id, _access_own_field(request), None)
+    return {}
+
+
+PROFILE = "/_matrix/client/v3/profile/{userId}"
+
+ROUTES = [
+    Route("GET", PROFILE, "getUserProfile", get_user_profile, auth=False),
+    Route("GET", f"{PROFILE}/{{keyName}}", "getProfileField", get_profile_field, auth=False),
+    Route("PUT", f"{PROFILE}/{{keyName}}", "setProfileField", set_profile_field),
+    Route("DELETE", f"{PROFILE}/{{keyName}}", "deleteProfileField", delete_profile_field),
+]

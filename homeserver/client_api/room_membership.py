@@ -1,0 +1,130 @@
+"""inviting.yaml, joining.yaml, knocking.yaml, leaving.yaml, kicking.yaml, banning.yaml, list_joined_rooms.yaml"""
+
+from __future__ import annotations
+
+import msgspec
+
+from homeserver.client_api.http import Request, Result, Route
+from homeserver.services.errors import InvalidParam
+from matrix.identifiers import is_user_id
+
+
+class Reason(msgspec.Struct):
+    """The body of leave and knock."""
+
+    reason: str | None = None
+
+
+class Target(msgspec.Struct):
+    """The body of invite, kick, ban and unban."""
+
+    user_id: str
+    reason: str | None = None
+
+
+async def _target(request: Request) -> Target:
+    target = await request.body(Target)
+    if not is_user_id(target.user_id):
+        raise InvalidParam("user_id is not a user ID")
+    return target
+
+
+async def invite_user(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidinvite"""
+    target = await _target(request)
+    request.server.rate_limits.check("invite", request.requester.user_id)
+    await request.server.membership.invite(
+        request.requester.user_id, request.params["roomId"], target.user_id, target.reason
+    )
+    return {}
+
+
+async def join_room_by_id(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidjoin"""
+    return await _join(request, request.params["roomId"])
+
+
+async def join_room(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3joinroomidoralias"""
+    return await _join(request, await _resolve(request))
+
+
+async def _resolve(request: Request) -> str:
+    room = request.params["roomIdOrAlias"]
+    return await request.server.aliases.resolve(room) if room.startswith("#") else room
+
+
+async def _join(request: Request, room_id: str) -> Result:
+    body = await request.body(Reason, optional=True)
+    request.server.rate_limits.check("join", request.requester.user_id)
+    await request.server.membership.join(request.requester.user_id, room_id, body.reason)
+    return {"room_id": room_id}
+
+
+async def knock_room(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3knockroomidoralias"""
+    room_id = await _resolve(request)
+    body = await request.body(Reason, optional=True)
+    request.server.rate_limits.check("join", request.requester.user_id)
+    await request.server.membership.knock(request.requester.user_id, room_id, body.reason)
+    return {"room_id": room_id}
+
+
+async def leave_room(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidleave"""
+    body = await request.body(Reason, optional=True)
+    await request.server.membership.leave(request.requester.user_id, request.params["roomId"], body.reason)
+    return {}
+
+
+async def forget_room(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidforget"""
+    await request.server.membership.forget(request.requester.user_id, request.params["roomId"])
+    return {}
+
+
+async def kick(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidkick"""
+    target = await _target(request)
+    await request.server.membership.kick(
+        request.requester.user_id, request.params["roomId"], target.user_id, target.reason
+    )
+    return {}
+
+
+async def ban(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidban"""
+    target = await _target(request)
+    await request.server.membership.ban(
+        request.requester.user_id, request.params["roomId"], target.user_id, target.reason
+    )
+    return {}
+
+
+async def unban(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidunban"""
+    target = await _target(request)
+    await request.server.membership.unban(
+        request.requester.user_id, request.params["roomId"], target.user_id, target.reason
+    )
+    return {}
+
+
+async def get_joined_rooms(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3joined_rooms"""
+    rooms = await request.server.user_rooms.load(request.requester.user_id)
+    return {"joined_rooms": [room.room_id for room in rooms.values() if room.membership == "join"]}
+
+
+ROUTES = [
+    Route("POST", "/_matrix/client/v3/rooms/{roomId}/invite", "inviteUser", invite_user),
+    Route("POST", "/_matrix/client/v3/rooms/{roomId}/join", "joinRoomById", join_room_by_id),
+    Route("POST", "/_matrix/client/v3/join/{roomIdOrAlias}", "joinRoom", join_room),
+    Route("POST", "/_matrix/client/v3/knock/{roomIdOrAlias}", "knockRoom", knock_room),
+    Route("POST", "/_matrix/client/v3/rooms/{roomId}/leave", "leaveRoom", leave_room),
+    Route("POST", "/_matrix/client/v3/rooms/{roomId}/forget", "forgetRoom", forget_room),
+    Route("POST", "/_matrix/client/v3/rooms/{roomId}/kick", "kick", kick),
+    Route("POST", "/_matrix/client/v3/rooms/{roomId}/ban", "ban", ban),
+    Route("POST", "/_matrix/client/v3/rooms/{roomId}/unban", "unban", unban),
+    Route("GET", "/_matrix/client/v3/joined_rooms", "getJoinedRooms", get_joined_rooms),
+]

@@ -1,0 +1,31 @@
+"""room_send.yaml, redaction.yaml"""
+
+from __future__ import annotations
+
+from homeserver.client_api.http import Request, Result, Route
+
+
+async def send_message(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidsendeventtypetxnid"""
+    content = await request.json_object()
+    server, requester, params = request.server, request.requester, request.params
+    server.rate_limits.check("message", requester.user_id)
+    event_id = await server.sending.send_message(
+        requester, params["roomId"], params["eventType"], content, params["txnId"]
+    )
+    return b'{"event_id":"%s"}' % event_id.encode()
+
+
+async def redact_event(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidredacteventidtxnid"""
+    content = await request.optional_json_object()
+    server, requester, params = request.server, request.requester, request.params
+    server.rate_limits.check("message", requester.user_id)
+    event_id = await server.sending.redact(requester, params["roomId"], params["eventId"], content, params["txnId"])
+    return {"event_id": event_id}
+
+
+ROUTES = [
+    Route("PUT", "/_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}", "sendMessage", send_message),
+    Route("PUT", "/_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}", "redactEvent", redact_event),
+]

@@ -1,0 +1,264 @@
+"""The composition root: the one place where the parts of the server are put together, started and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import uvloop
+from aiohttp import web
+
+from config.schema import Config, Listener
+from homeserver.client_api.context import Server
+from homeserver.client_api.http import HttpHandler
+from homeserver.client_api.routes import ROUTES
+from homeserver.clock import Clock, now_ms
+from homeserver.logs import get_logger
+from homeserver.metrics import Metrics
+from homeserver.services.account_data import AccountData
+from homeserver.services.accounts.deactivation import Deactivation
+from homeserver.services.accounts.interactive_auth import InteractiveAuth
+from homeserver.services.accounts.login import Login
+from homeserver.services.accounts.passwords import Passwords
+from homeserver.services.accounts.registration import Registration
+from homeserver.services.accounts.sessions import Sessions
+from homeserver.services.accounts.shared_secret import SharedSecretRegistration
+from homeserver.services.client_events import ClientEvents
+from homeserver.services.event_views import EventViews
+from homeserver.services.filters import Filters
+from homeserver.services.notifier import Notifier
+from homeserver.services.profiles import Profiles
+from homeserver.services.rate_limits import RateLimiter
+from homeserver.services.receipts import Receipts
+from homeserver.services.rooms.access import Access
+from homeserver.services.rooms.aliases import Aliases
+from homeserver.services.rooms.authoring import Authoring
+from homeserver.services.rooms.creation import Creation
+from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.member_profiles import MemberProfiles
+from homeserver.services.rooms.membership import Membership
+from homeserver.services.rooms.registry import RoomRegistry
+from homeserver.services.rooms.sending import Sending
+from homeserver.services.rooms.timelines import Timelines
+from homeserver.services.rooms.transactions import Transactions
+from homeserver.services.rooms.user_rooms import UserRooms
+from homeserver.services.stream import Stream
+from homeserver.services.sync.changes import Changes
+from homeserver.services.sync.room_sections import RoomSections
+from homeserver.services.sync.service import Sync
+from homeserver.services.typing import Typing
+from homeserver.signing_key import load_signing_key
+from storage.accounts import AccountRepository
+from storage.database import Database
+from storage.embedded import EmbeddedPostgres
+from storage.events import EventRepository
+from storage.rooms import RoomRepository
+from storage.snapshots import SnapshotRepository
+from storage.stream import StreamRepository
+from storage.user_data import UserDataRepository
+
+log = get_logger(__name__)
+
+SHUTDOWN_TIMEOUT_S = 10.0
+KEEPALIVE_S = 75.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that answers: its services, and where it listens."""
+
+    server: Server
+    addresses: tuple[str, ...]
+
+
+async def build_server(config: Config, database: Database, clock: Clock, notifier: Notifier) -> Server:
+    """Makes every service, once the database is open."""
+    metrics = Metrics()
+    pool, name, caches = database.pool, config.server_name, config.caches
+    accounts = AccountRepository(pool)
+    rooms, event_rows, user_data = RoomRepository(pool), EventRepository(pool), UserDataRepository(pool)
+    snapshots = SnapshotRepository(pool)
+    notifier.use(metrics)
+    stream = Stream(database, StreamRepository(snapshots), metrics)
+    await stream.open(name)
+    stream.on_published = notifier.wake_marked
+    events = EventCache(event_rows, metrics, max_events=caches.events)
+    registry = RoomRegistry(rooms, event_rows, snapshots, events, metrics, server_name=name, max_rooms=caches.rooms)
+    await registry.open()
+    access = Access(registry, events, snapshots)
+    user_rooms = UserRooms(rooms, metrics, max_users=caches.users)
+    changes = Changes()
+    changes.start(stream.current)
+    authoring = Authoring(
+        stream, events, clock, server_name=name, signing_key=load_signing_key(config.signing_key_file)
+    )
+    sending = Sending(access, authoring, events, Transactions(event_rows))
+    profiles = Profiles(accounts, max_cached_profiles=caches.users)
+    membership = Membership(access, sending, profiles, user_rooms, accounts, server_name=name)
+    profiles.on_changed = MemberProfiles(access, sending, user_rooms, events).carry
+    account_data = AccountData(user_data, stream, notifier, metrics, max_users=caches.users)
+    receipts = Receipts(user_data, access, events, user_rooms, account_data, stream, notifier, changes, clock)
+    client_events = ClientEvents(events)
+    timelines = Timelines(events, access)
+    sections = RoomSections(
+        access, events, timelines, client_events, receipts, account_data, clock, started_at=stream.started_at
+    )
+    sync = Sync(stream, notifier, changes, registry, rooms, user_rooms, account_data, sections, config.limits)
+    authoring.observers += [user_rooms.on_event, sync.on_event]
+    aliases = Aliases(rooms, access, stream, server_name=name)
+    rate_limits = RateLimiter(config.rate_limits, clock)
+    sessions = Sessions(accounts, clock, max_cached_tokens=caches.tokens)
+    passwords = Passwords(accounts, sessions)
+    login = Login(name, accounts, passwords, sessions, rate_limits)
+    registration = Registration(config.registration, name, accounts, passwords, login, clock)
+    return Server(
+        config=config,
+        clock=clock,
+        metrics=metrics,
+        database=database,
+        stream=stream,
+        sessions=sessions,
+        login=login,
+        passwords=passwords,
+        registration=registration,
+        shared_secret_registration=SharedSecretRegistration(
+            config.registration.shared_secret, registration, login, clock
+        ),
+        interactive_auth=InteractiveAuth(accounts, login, registration, clock),
+        deactivation=Deactivation(accounts, sessions, membership.leave_all),
+        profiles=profiles,
+        account_data=account_data,
+        filters=Filters(user_data),
+        rate_limits=rate_limits,
+        access=access,
+        aliases=aliases,
+        creation=Creation(
+            registry,
+            authoring,
+            aliases,
+            membership,
+            profiles,
+            server_name=name,
+            default_version=config.rooms.default_version,
+        ),
+        events=events,
+        event_views=EventViews(client_events, clock),
+        membership=membership,
+        sending=sending,
+        timelines=timelines,
+        user_rooms=user_rooms,
+        receipts=receipts,
+        typing=Typing(access, stream, notifier, changes, clock),
+        sync=sync,
+    )
+
+
+@asynccontextmanager
+async def running(config: Config, database_url: str, clock: Clock = now_ms) -> AsyncIterator[RunningServer]:
+    """A server that answers inside the `async with`; on the way out it finishes what is in flight and stops.
+
+    Raises StorageError, SigningKeyError, OSError (an address that cannot be bound).
+    """
+    async with AsyncExitStack() as stack:
+        database = Database(database_url, max_connections=config.database.max_connections)
+        stack.push_async_callback(database.close)
+        await database.open()
+        notifier = Notifier()
+        server = await build_server(config, database, clock, notifier)
+        writer = asyncio.create_task(server.stream.run(), name="stream writer")
+        stack.push_async_callback(_finish_writing, server, writer)
+        for loop in (server.typing.expire_forever(), server.sessions.write_seen_forever()):
+            stack.push_async_callback(_cancel, _background(loop))
+        addresses = [await _listen(server, listener, stack) for listener in config.listeners]
+        stack.callback(notifier.stop)  # before the listeners wait for requests to end
+        yield RunningServer(server, tuple(addresses))
+        log.info("stopping")
+
+
+async def _finish_writing(server: Server, writer: asyncio.Task[None]) -> None:
+    server.stream.stop()
+    await writer
+    await server.sessions.write_seen()
+
+
+def _background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    task = asyncio.create_task(work)
+    task.add_done_callback(_report)
+    return task
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a background task ended", exc_info=error)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+async def _listen(server: Server, listener: Listener, stack: AsyncExitStack) -> str:
+    """Starts answering on one listener; returns its address for people."""
+    handler = HttpHandler(server, ROUTES, frozenset(listener.resources))
+    factory = partial(_make_request, max_bytes=server.config.limits.max_request_bytes)
+    http = web.Server(handler, request_factory=factory, access_log=None, keepalive_timeout=KEEPALIVE_S)
+    runner = web.ServerRunner(http, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site: web.BaseSite
+    if listener.unix_socket is not None:
+        site = web.UnixSite(runner, listener.unix_socket)
+    else:
+        site = web.TCPSite(runner, listener.address, listener.port, ssl_context=_tls(listener), backlog=1024)
+    await site.start()
+    if listener.unix_socket is not None or listener.port:
+        return listener.endpoint
+    host, port = runner.addresses[0][:2]
+    return f"{host}:{port}"
+
+
+def _tls(listener: Listener) -> ssl.SSLContext | None:
+    if listener.tls_certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(listener.tls_certificate, listener.tls_key)
+    return context
+
+
+def _make_request(
+    message: Any, payload: Any, protocol: Any, writer: Any, task: Any, *, max_bytes: int
+) -> web.BaseRequest:
+    return web.BaseRequest(
+        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=max_bytes
+    )
+
+
+def run(config: Config, *, on_ready: Callable[[RunningServer], Awaitable[None]] | None = None) -> None:
+    """Runs a server until SIGINT or SIGTERM, with an embedded PostgreSQL if the configuration names no other.
+
+    `on_ready` is called once it answers. Raises what `running` raises.
+    """
+    with ExitStack() as stack:
+        url = config.database.url
+        if url is None:
+            url = stack.enter_context(EmbeddedPostgres(config.postgres_dir, stop_joined=True)).url()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(config, url, on_ready))
+
+
+async def _run(config: Config, url: str, on_ready: Callable[[RunningServer], Awaitable[None]] | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with running(config, url) as server:
+        log.info("ready", addresses=server.addresses)
+        if on_ready is not None:
+            await on_ready(server)
+        await stop.wait()

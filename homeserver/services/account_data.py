@@ -1,0 +1,104 @@
+"""Account data: what a client keeps for its user, globally or per room, synced between their devices.
+
+https://spec.matrix.org/v1.19/client-server-api/#client-config
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from homeserver.metrics import Metrics
+from homeserver.services.errors import MatrixError, TooLarge
+from homeserver.services.notifier import Notifier
+from homeserver.services.stream import Stream
+from matrix.push_rules import default_ruleset
+from storage.stream import Writes
+from storage.user_data import GLOBAL, AccountDataRow, UserDataRepository
+
+MAX_CONTENT_BYTES = 65_536 * 4
+MAX_ENTRIES = 10_000
+SERVER_MANAGED = frozenset({"m.fully_read", "m.push_rules"})
+
+Entries = dict[tuple[int, str], AccountDataRow]
+
+
+class AccountData:
+    """Reads (a user's data is loaded whole, in a bounded cache) and writes account data."""
+
+    def __init__(
+        self, repository: UserDataRepository, stream: Stream, notifier: Notifier, metrics: Metrics, *, max_users: int
+    ) -> None:
+        self._repository = repository
+        self._stream = stream
+        self._notifier = notifier
+        self._max_users = max_users
+        self._users: OrderedDict[str, Entries] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[Entries]] = {}
+        self._figures = metrics.cache("account_data", lambda: len(self._users))
+
+    async def load(self, user_id: str) -> Entries:
+        """All of a user's data: (room number or GLOBAL, type) -> row. The mapping is the cache's own."""
+        entries = self._users.get(user_id)
+        if entries is not None:
+            self._users.move_to_end(user_id)
+            self._figures.hits += 1
+            return entries
+        task = self._loading.get(user_id)
+        if task is None:
+            self._figures.misses += 1
+            task = self._loading[user_id] = asyncio.create_task(self._load(user_id))
+            task.add_done_callback(lambda _: self._loading.pop(user_id, None))
+        return await asyncio.shield(task)
+
+    async def _load(self, user_id: str) -> Entries:
+        while True:
+            before = self._stream.current
+            rows = await self._repository.load_account_data(user_id)
+            if before == self._stream.current or all(row.position <= before for row in rows):
+                break
+        entries = {(row.room, row.type): row for row in rows}
+        if (GLOBAL, "m.push_rules") not in entries:
+            content = orjson.dumps({"global": default_ruleset(user_id)})
+            entries[GLOBAL, "m.push_rules"] = AccountDataRow(user_id, GLOBAL, "m.push_rules", content, 0)
+        self._users[user_id] = entries
+        if len(self._users) > self._max_users:
+            self._users.popitem(last=False)
+        return entries
+
+    async def get(self, user_id: str, room: int, type: str) -> bytes | None:
+        """The JSON of one piece of data."""
+        row = (await self.load(user_id)).get((room, type))
+        return None if row is None else row.content
+
+    async def put(self, user_id: str, room: int, type: str, content: dict[str, Any]) -> None:
+        """Replaces one piece of data. Raises M_BAD_JSON for what the server manages itself (405), TooLarge."""
+        if type in SERVER_MANAGED:
+            raise MatrixError(405, "M_BAD_JSON", f"{type} is set by an endpoint of its own")
+        await self.put_unchecked(user_id, room, type, content)
+
+    async def put_unchecked(self, user_id: str, room: int, type: str, content: dict[str, Any]) -> None:
+        """The same for the server itself."""
+        encoded = orjson.dumps(content)
+        if len(encoded) > MAX_CONTENT_BYTES:
+            raise TooLarge("The account data is too large")
+        entries = await self.load(user_id)
+        if len(entries) >= MAX_ENTRIES and (room, type) not in entries:
+            raise MatrixError(400, "M_LIMIT_EXCEEDED", "Too much account data")
+        position = self._stream.next_position()
+        row = AccountDataRow(user_id, room, type, encoded, position)
+        await self._stream.submit(position, Writes(account_data=[row]), lambda: self._publish(row))
+
+    def _publish(self, row: AccountDataRow) -> None:
+        if (entries := self._users.get(row.user_id)) is not None:
+            entries[row.room, row.type] = row
+        self._notifier.mark_users((row.user_id,))
+
+    async def changed(self, user_id: str, after: int, up_to: int) -> Iterator[AccountDataRow]:
+        """What changed in the positions after < p <= up_to; with `after` 0 all there is."""
+        entries = await self.load(user_id)
+        return (row for row in entries.values() if (row.position > after or not after) and row.position <= up_to)

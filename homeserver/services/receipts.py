@@ -1,0 +1,174 @@
+"""Receipts and read markers, and the unread counts that depend on them.
+
+https://spec.matrix.org/v1.19/client-server-api/#receipts
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from homeserver.clock import Clock
+from homeserver.services.account_data import AccountData
+from homeserver.services.errors import InvalidParam, NotFound
+from homeserver.services.notifier import Notifier
+from homeserver.services.rooms.access import Access
+from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.room import Room
+from homeserver.services.rooms.unread import UnreadCounts
+from homeserver.services.rooms.user_rooms import UserRooms
+from homeserver.services.stream import Stream
+from homeserver.services.sync.changes import Changes
+from storage.events import EventKind, StoredEvent
+from storage.stream import Writes
+from storage.user_data import ReceiptRow, UserDataRepository
+
+READ, READ_PRIVATE, FULLY_READ = "m.read", "m.read.private", "m.fully_read"
+RECEIPT_TYPES = (READ, READ_PRIVATE, FULLY_READ)
+MAX_THREAD_ID_BYTES = 255
+
+
+class Receipts:
+    """Moves receipts forward, and tells members' unread counts."""
+
+    def __init__(
+        self,
+        repository: UserDataRepository,
+        access: Access,
+        events: EventCache,
+        user_rooms: UserRooms,
+        account_data: AccountData,
+        stream: Stream,
+        notifier: Notifier,
+        changes: Changes,
+        clock: Clock,
+    ) -> None:
+        self._repository = repository
+        self._access = access
+        self._events = events
+        self._user_rooms = user_rooms
+        self._account_data = account_data
+        self._stream = stream
+        self._notifier = notifier
+        self._changes = changes
+        self._clock = clock
+        self._loading: dict[int, asyncio.Task[None]] = {}
+
+    async def set_markers(
+        self, user_id: str, room_id: str, markers: dict[str, str], *, thread_id: str | None = None
+    ) -> None:
+        """Sets receipts and the fully-read marker: {type: event ID}. Raises Forbidden, NotFound, InvalidParam.
+
+        A receipt moves forward only; an older event is accepted and changes nothing.
+        """
+        room = await self._access.access_joined_room(user_id, room_id)
+        if thread_id is not None and not 0 < len(thread_id.encode("utf-8", "replace")) <= MAX_THREAD_ID_BYTES:
+            raise InvalidParam("thread_id must be main or an event ID")
+        events = await self._events.load_ids(markers.values())
+        for event_id in markers.values():
+            event = events.get(event_id)
+            if event is None or event.room != room.room or event.kind != EventKind.TIMELINE:
+                raise NotFound("No such event in this room")
+        for type, event_id in markers.items():
+            if type == FULLY_READ:
+                content = {"event_id": event_id}
+                await self._account_data.put_unchecked(user_id, room.room, FULLY_READ, content)
+            else:
+                await self._move(room, user_id, type, thread_id or "", events[event_id])
+
+    async def _move(self, room: Room, user_id: str, type: str, thread_id: str, event: StoredEvent) -> None:
+        receipts = await self.load(room)
+        current = receipts.get((user_id, type, thread_id))
+        if current is not None and current.event_position >= event.position:
+            return
+        position = self._stream.next_position()
+        row = ReceiptRow(
+            room.room,
+            user_id,
+            type,
+            thread_id,
+            position,
+            event.event_id,
+            event.position,
+            self._clock(),
+            event.notify_count,
+            event.highlight_count,
+        )
+        await self._stream.submit(position, Writes(receipts=[row]), lambda: self._publish(room, row))
+
+    def _publish(self, room: Room, row: ReceiptRow) -> None:
+        if room.receipts is not None:
+            room.receipts[row.user_id, row.type, row.thread_id] = row
+        room.receipts_position = room.changed_position = row.position
+        self._changes.add(row.position, room.room_id)
+        counts = room.unread.get(row.user_id)
+        if counts is not None and row.event_position > counts.read_up_to:
+            if row.event_position >= room.last_position:
+                room.unread[row.user_id] = UnreadCounts(row.event_position, row.notify_count, row.highlight_count)
+            else:
+                del room.unread[row.user_id]  # counted anew when next asked for
+        self._notifier.mark_members((row.user_id,) if row.type == READ_PRIVATE else room.local_joined)
+
+    async def load(self, room: Room) -> dict[tuple[str, str, str], ReceiptRow]:
+        """A room's receipts: (user, type, thread) -> row. Read once, then kept up to date."""
+        while room.receipts is None:
+            task = self._loading.get(room.room)
+            if task is None:
+                task = self._loading[room.room] = asyncio.create_task(self._load(room))
+                task.add_done_callback(lambda _: self._loading.pop(room.room, None))
+            await asyncio.shield(task)
+        return room.receipts
+
+    async def _load(self, room: Room) -> None:
+        while True:
+            before = room.receipts_position
+            rows = await self._repository.load_receipts(room.room)
+            if before == room.receipts_position:  # none was published meanwhile, which the rows might lack
+                break
+        room.receipts = {(row.user_id, row.type, row.thread_id): row for row in rows}
+        if rows:
+            room.receipts_position = max(room.receipts_position, rows[-1].position)
+
+    async def ephemeral(self, room: Room, user_id: str, after: int, up_to: int) -> dict[str, Any] | None:
+        """The m.receipt event for one reader, of the receipts that changed in after < p <= up_to."""
+        receipts = await self.load(room)
+        if room.receipts_position <= after or not receipts:
+            return None
+        content: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+        for row in receipts.values():
+            if not after < row.position <= up_to or (row.type == READ_PRIVATE and row.user_id != user_id):
+                continue
+            shown: dict[str, Any] = {"ts": row.ts}
+            if row.thread_id:
+                shown["thread_id"] = row.thread_id
+            content.setdefault(row.event_id, {}).setdefault(row.type, {})[row.user_id] = shown
+        return {"type": "m.receipt", "content": content} if content else None
+
+    async def unread(self, room: Room, user_id: str) -> UnreadCounts:
+        """What a joined member's counts are made of. From memory, once they have been counted."""
+        while True:
+            counts = room.unread.get(user_id)
+            if counts is not None:
+                return counts
+            seen = room.changed_position
+            counts = await self._count(room, user_id, room.last_position)
+            if seen == room.changed_position:  # nothing was published meanwhile
+                room.unread[user_id] = counts
+                return counts
+
+    async def _count(self, room: Room, user_id: str, up_to: int) -> UnreadCounts:
+        receipts = await self.load(room)
+        read = [row for type in (READ, READ_PRIVATE) if (row := receipts.get((user_id, type, ""))) is not None]
+        user_room = (await self._user_rooms.load(user_id)).get(room.room_id)
+        joined = user_room.position if user_room is not None else 0
+        best = max(read, key=lambda row: row.event_position, default=None)
+        if best is not None and best.event_position >= joined:
+            counts = UnreadCounts(best.event_position, best.notify_count, best.highlight_count)
+        elif (event := (await self._events.load([joined])).get(joined)) is not None:
+            counts = UnreadCounts(joined, event.notify_count, event.highlight_count)
+        else:
+            counts = UnreadCounts(0, 0, 0)
+        if up_to > counts.read_up_to:
+            corrections = await self._repository.load_corrections(room.room, user_id, counts.read_up_to, up_to)
+            counts.own, counts.redacted, counts.personal_notify, counts.personal_highlight = corrections
+        return counts

@@ -1,0 +1,190 @@
+"""Who may see what of a room: the one place where reading and acting in rooms is granted.
+
+Handlers and services reach rooms through the `access_*` methods here; each checks the right that it is named for and
+raises Forbidden or NotFound, in words that tell nothing about rooms the user has no part in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from homeserver.services.errors import Forbidden, NotFound
+from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.registry import RoomRegistry
+from homeserver.services.rooms.room import Room
+from matrix.history_visibility import Standing, is_event_visible, may_see_event, visibility_of
+from storage.events import EventKind, StoredEvent
+from storage.snapshots import SnapshotRepository
+
+HISTORY_VISIBILITY = ("m.room.history_visibility", "")
+NOT_IN_ROOM = "You are not in this room"
+
+
+class Reader(NamedTuple):
+    """A room that a user may read; a user who has left sees it as it was at `up_to`, None for as it is."""
+
+    room: Room
+    user_id: str
+    up_to: int | None
+    membership: str | None
+
+
+class Access:
+    """Grants access to rooms and events."""
+
+    def __init__(self, registry: RoomRegistry, events: EventCache, snapshots: SnapshotRepository) -> None:
+        self._registry = registry
+        self._events = events
+        self._snapshots = snapshots
+
+    async def access_room(self, room_id: str) -> Room:
+        """A room that is about to be judged by the authorisation rules themselves. Raises NotFound."""
+        room = self._registry.known(room_id) or await self._registry.load(room_id)
+        if room is None:
+            raise NotFound("No such room")
+        return room
+
+    async def access_joined_room(self, user_id: str, room_id: str) -> Room:
+        """A room that the user is joined to. Raises Forbidden."""
+        room = self._registry.known(room_id) or await self._registry.load(room_id)
+        if room is None or room.tip_membership(user_id) != "join":
+            raise Forbidden(NOT_IN_ROOM)
+        return room
+
+    async def access_readable_room(self, user_id: str, room_id: str) -> Reader:
+        """A room that the user is in, was in, or that the world may read. Raises Forbidden.
+
+        https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
+        """
+        room = self._registry.known(room_id) or await self._registry.load(room_id)
+        if room is None:
+            raise Forbidden(NOT_IN_ROOM)
+        membership = room.membership(user_id)
+        if membership == "join" or self.visibility(room) == "world_readable":
+            return Reader(room, user_id, None, membership)
+        if membership in ("leave", "ban"):
+            left = await self._left_at(room, user_id)
+            if left is not None:
+                return Reader(room, user_id, left, membership)
+        raise Forbidden(NOT_IN_ROOM)
+
+    async def access_event(self, user_id: str, room_id: str, event_id: str) -> StoredEvent:
+        """An event that the user may see. Raises NotFound."""
+        try:
+            reader = await self.access_readable_room(user_id, room_id)
+        except Forbidden:
+            raise NotFound("No such event") from None
+        event = await self._events.load_id(event_id)
+        if event is None or event.room != reader.room.room or event.kind != EventKind.TIMELINE:
+            raise NotFound("No such event")
+        if not await self.visible_events(reader, [event]):
+            raise NotFound("No such event")
+        return event
+
+    async def state_positions(self, reader: Reader) -> dict[tuple[str, str], int]:
+        """The state that the reader sees: (type, state_key) -> position."""
+        if reader.up_to is None:
+            return reader.room.state
+        return await self.state_at(reader.room, (await self._event_at(reader.up_to)).snapshot)
+
+    async def state_at(self, room: Room, snapshot: int) -> dict[tuple[str, str], int]:
+        """The room's state in a snapshot: (type, state_key) -> position."""
+        state = await self._snapshots.load(snapshot)
+        return {key: state[number] for key, number in room.keys.items() if number in state}
+
+    def visibility(self, room: Room) -> str:
+        """The room's history visibility as it is now."""
+        event = room.pinned.get(HISTORY_VISIBILITY)
+        return visibility_of(event.pdu.content if event is not None else None)
+
+    def sees_everything(self, reader: Reader) -> bool:
+        """Whether the reader sees the whole timeline, without looking at each event: nearly always so."""
+        if reader.membership != "join":
+            return False
+        event = reader.room.pinned.get(HISTORY_VISIBILITY)
+        if event is None:
+            return True  # it was and is "shared"
+        return event.replaces is None and visibility_of(event.pdu.content) in ("shared", "world_readable")
+
+    async def visible_events(self, reader: Reader, events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
+        """Those of a room's events that the reader may see, in the same order."""
+        if self.sees_everything(reader):
+            return events
+        joined_at = await self._last_join(reader)
+        standings: dict[int, Standing] = {}
+        visible = []
+        for event in events:
+            if reader.up_to is not None and event.position > reader.up_to:
+                continue
+            after = standings.get(event.snapshot)
+            if after is None:
+                after = standings[event.snapshot] = await self._standing(reader, event.snapshot)
+            before = after if event.pdu.state_key is None else await self._standing_before(reader, event, after)
+            joined_since = event.position < joined_at
+            if before is after:
+                seen = is_event_visible(
+                    visibility=after.visibility, membership=after.membership, joined_since=joined_since
+                )
+            else:
+                seen = may_see_event(
+                    event.pdu.json, reader.user_id, before=before, after=after, joined_since=joined_since
+                )
+            if seen:
+                visible.append(event)
+        return visible
+
+    async def _standing(self, reader: Reader, snapshot: int) -> Standing:
+        room = reader.room
+        member_key = ("m.room.member", reader.user_id)
+        numbers = {key: room.keys[key] for key in (HISTORY_VISIBILITY, member_key) if key in room.keys}
+        positions = await self._snapshots.load_keys(snapshot, list(numbers.values()))
+        events = await self._events.load(positions.values())
+
+        def content(key: tuple[str, str]) -> dict[str, object] | None:
+            position = positions.get(numbers.get(key, -1))
+            return None if position is None else events[position].pdu.content
+
+        member = content(member_key)
+        membership = None if member is None else member.get("membership")
+        return Standing(visibility_of(content(HISTORY_VISIBILITY)), membership if isinstance(membership, str) else None)
+
+    async def _standing_before(self, reader: Reader, event: StoredEvent, after: Standing) -> Standing:
+        """The standing in the state before a state event: what it replaced, where it is of a kind that matters."""
+        key = event.pdu.state_key_pair
+        if key not in (HISTORY_VISIBILITY, ("m.room.member", reader.user_id)):
+            return after
+        replaced = None
+        if event.replaces is not None:
+            replaced = (await self._events.load([event.replaces]))[event.replaces].pdu.content
+        if key == HISTORY_VISIBILITY:
+            return Standing(visibility_of(replaced), after.membership)
+        membership = None if replaced is None else replaced.get("membership")
+        return Standing(after.visibility, membership if isinstance(membership, str) else None)
+
+    async def _last_join(self, reader: Reader) -> float:
+        """The position after which the user did not join again: every event before it has a later join."""
+        if reader.membership == "join":
+            return float("inf")
+        position = reader.room.state.get(("m.room.member", reader.user_id))
+        while position is not None:
+            event = await self._event_at(position)
+            if event.pdu.content.get("membership") == "join":
+                return position
+            position = event.replaces
+        return 0
+
+    async def _left_at(self, room: Room, user_id: str) -> int | None:
+        """Where a user who was once joined left the room; None for one who only declined or was banned from outside."""
+        position = room.state.get(("m.room.member", user_id))
+        left = None
+        while position is not None:
+            event = await self._event_at(position)
+            if event.pdu.content.get("membership") == "join":
+                return left
+            left = position
+            position = event.replaces
+        return None
+
+    async def _event_at(self, position: int) -> StoredEvent:
+        return (await self._events.load([position]))[position]

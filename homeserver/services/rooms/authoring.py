@@ -1,0 +1,243 @@
+"""Making events: the one road by which an event of this server comes into a room.
+
+1. Select the auth events from the state at the tip (or say which of them are not in memory).
+2. Build the event on the tip: hashes, signature, ID.
+3. Check the authorisation rules.
+4. Work out what the event does to the members' counts.
+5. Take a position, advance the tip, and list what is to be written.
+6. Submit; when it is durable, publish it and tell the observers.
+
+Everything up to 6 runs without awaiting, so events of one room are made one after another, and nothing of it reads
+the database: a warm room has all that it needs in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from homeserver.clock import Clock
+from homeserver.services.errors import BadJson, Forbidden, TooLarge
+from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.room import CREATE, NotLoaded, Room
+from homeserver.services.stream import Stream
+from matrix.event_auth import auth_event_keys, check_event_auth
+from matrix.pdu import EventTooLarge, InvalidPdu, Pdu, build_pdu
+from matrix.push_rules import DEFAULT_RULES, Recipient, evaluate, evaluate_unmentioned
+from matrix.redaction import redact_event
+from matrix.room_versions import EventIdFormat
+from matrix.signatures import SigningKey
+from storage.events import StoredEvent
+from storage.rooms import MembershipRow, StateKeyRow
+from storage.snapshots import NewSnapshot
+from storage.stream import Redaction, Writes
+from storage.user_data import PersonalCountRow
+
+PublishObserver = Callable[[Room, StoredEvent, str | None], None]
+"""Called for each published event, with the membership that a member event's user had before."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """An event to be made. `device` and `txn_id` are the sending device's; `target` is what a redaction redacts."""
+
+    type: str
+    sender: str
+    content: dict[str, Any]
+    state_key: str | None = None
+    redacts: str | None = None
+    target: StoredEvent | None = None
+    device: int | None = None
+    txn_id: str | None = None
+
+
+class Authoring:
+    """Makes events of local users, and publishes them once they are durable."""
+
+    def __init__(
+        self, stream: Stream, events: EventCache, clock: Clock, *, server_name: str, signing_key: SigningKey
+    ) -> None:
+        self._stream = stream
+        self._events = events
+        self._clock = clock
+        self._server_name = server_name
+        self._signing_key = signing_key
+        self.observers: list[PublishObserver] = []
+
+    def author(
+        self, room: Room, drafts: Sequence[Draft], writes: Writes | None = None
+    ) -> tuple[list[StoredEvent], asyncio.Future[None]]:
+        """Makes events on the room's tip, all or none, to be committed together with what `writes` holds.
+
+        Returns the events and a future that is done when they are durable and published. Raises NotLoaded when state
+        has to be read first, Forbidden when the rules do not allow an event, TooLarge and BadJson for contents that
+        no event can have.
+        """
+        writes = writes or Writes()
+        before = room.tip.copy() if len(drafts) > 1 else None
+        made: list[StoredEvent] = []
+        try:
+            for draft in drafts:
+                made.append(self._author_one(room, draft, writes))
+        except BaseException:
+            if before is not None:
+                room.tip = before
+            raise
+        room.pending += 1
+        done = self._stream.submit(
+            made[-1].position, writes, lambda: self._publish(room, made, writes), lambda: self._undo(room)
+        )
+        return made, done
+
+    def _author_one(self, room: Room, draft: Draft, writes: Writes) -> StoredEvent:
+        pdu, auth_state = self._build(room, draft)
+        if not room.room_id:
+            room.room_id = pdu.room_id  # the hash of its create event, in room versions from 12 on
+        power_levels = room.power_levels if CREATE in auth_state else None
+        rejection = check_event_auth(pdu, auth_state, power_levels=power_levels, verified_servers=(self._server_name,))
+        if rejection is not None:
+            raise Forbidden(rejection.reason)
+        position = self._stream.next_position()
+        tip = room.tip
+        notifies = self._count(room, pdu, position, writes)
+        event = StoredEvent(
+            position=position,
+            room=room.room,
+            pdu=pdu,
+            json=orjson.dumps(pdu.json),
+            snapshot=tip.snapshot,
+            notifies=notifies,
+            notify_count=tip.notify_count,
+            highlight_count=tip.highlight_count,
+            device=draft.device,
+            txn_id=draft.txn_id,
+        )
+        tip.extremities = [pdu.reference]
+        tip.depth = pdu.depth
+        if pdu.state_key is not None:
+            self._advance_state(room, event, writes)
+        if draft.target is not None:
+            redact_stored(draft.target, event, writes)
+        writes.events.append(event)
+        return event
+
+    def _build(self, room: Room, draft: Draft) -> tuple[Pdu, dict[tuple[str, str], Pdu]]:
+        keys = auth_event_keys(room.version, draft.type, draft.sender, draft.state_key, draft.content)
+        auth_events = self._tip_events(room, keys)
+        opaque_id = secrets.token_urlsafe(18) if room.version.event_id_format is EventIdFormat.OPAQUE else ""
+        is_hashed_create = draft.type == "m.room.create" and room.version.room_id_is_create_event_hash
+        try:
+            pdu = build_pdu(
+                room_version=room.version,
+                room_id=None if is_hashed_create else room.room_id,
+                type=draft.type,
+                sender=draft.sender,
+                state_key=draft.state_key,
+                content=draft.content,
+                prev_events=room.tip.extremities,
+                auth_events=[event.pdu.reference for event in auth_events],
+                depth=room.tip.depth + 1,
+                origin_server_ts=self._clock(),
+                server_name=self._server_name,
+                signing_key=self._signing_key,
+                redacts=draft.redacts,
+                opaque_id=opaque_id,
+            )
+        except EventTooLarge as error:
+            raise TooLarge(str(error)) from None
+        except InvalidPdu as error:
+            raise BadJson(str(error)) from None
+        auth_state = {event.pdu.state_key_pair: event.pdu for event in auth_events}
+        if CREATE not in auth_state and (create := room.tip.state.get(CREATE) or room.pinned.get(CREATE)):
+            auth_state[CREATE] = create.pdu
+        return pdu, auth_state
+
+    def _tip_events(self, room: Room, keys: Sequence[tuple[str, str]]) -> list[StoredEvent]:
+        """Those of these state events that the room has at its tip. Raises NotLoaded."""
+        found, missing = [], []
+        for key in keys:
+            event = room.tip.state.get(key) or room.pinned.get(key)
+            if event is None and (position := room.state.get(key)) is not None:
+                event = self._events.get(position)
+                if event is None:
+                    missing.append(position)
+            if event is not None:
+                found.append(event)
+        if missing:
+            raise NotLoaded(missing)
+        return found
+
+    def _count(self, room: Room, pdu: Pdu, position: int, writes: Writes) -> bool:
+        """Advances the running counts by what the event does for everyone, and notes what it does for some."""
+        context = room.power_context(pdu.sender) if room.tip.depth else None
+        if context is None:
+            return False
+        outcome = evaluate_unmentioned(pdu.json, context)
+        room.tip.notify_count += outcome.notify
+        room.tip.highlight_count += outcome.highlight
+        if outcome.highlight:  # not for the sender, whose own events count for nothing
+            writes.personal_counts.append(PersonalCountRow(room.room, pdu.sender, position, 0, -1))
+        for user_id in room.mentions.candidates(pdu.json):
+            personal = evaluate(DEFAULT_RULES, pdu.json, Recipient(user_id, None), context)
+            notify, highlight = personal.notify - outcome.notify, personal.highlight - outcome.highlight
+            if notify or highlight:
+                writes.personal_counts.append(PersonalCountRow(room.room, user_id, position, notify, highlight))
+        return outcome.notify
+
+    def _advance_state(self, room: Room, event: StoredEvent, writes: Writes) -> None:
+        key = event.pdu.state_key_pair
+        before = room.tip.state.get(key)
+        event.replaces = before.position if before is not None else room.state.get(key)
+        number = room.keys.get(key)
+        if number is None:
+            number = room.keys[key] = len(room.keys) + 1
+            writes.state_keys.append(StateKeyRow(room.room, number, *key))
+        writes.snapshots.append(NewSnapshot(event.position, room.tip.snapshot, {number: event.position}))
+        room.tip.snapshot = event.snapshot = event.position
+        room.tip.state[key] = event
+        if key[0] == "m.room.member":
+            membership = event.pdu.content["membership"]
+            if membership != room.tip_membership(key[1]):
+                writes.memberships.append(MembershipRow(key[1], room.room, event.position, membership))
+            room.tip.memberships[key[1]] = membership
+
+    def _publish(self, room: Room, events: Sequence[StoredEvent], writes: Writes) -> None:
+        room.pending -= 1
+        for redaction in writes.redactions:
+            room.unread.clear()  # counted anew from the database when next asked for
+            if (target := self._events.get(redaction.position)) is not None:
+                target.pdu = Pdu(room.version, target.event_id, orjson.loads(redaction.json))
+                target.json = redaction.json
+                target.redacted_by = redaction.redacted_by
+                target.client_json = target.unsigned_json = None
+        for row in writes.personal_counts:
+            if (counts := room.unread.get(row.user_id)) is not None:
+                counts.personal_notify += row.notify
+                counts.personal_highlight += row.highlight
+        for event in events:
+            self._events.add(event)
+            is_member = event.pdu.type == "m.room.member" and event.pdu.state_key is not None
+            before = room.membership(event.pdu.state_key or "") if is_member else None
+            room.publish(event)
+            if event.notifies and (counts := room.unread.get(event.pdu.sender)) is not None:
+                counts.own += 1
+            for observer in self.observers:
+                observer(room, event, before)
+
+    def _undo(self, room: Room) -> None:
+        room.pending -= 1
+        room.stale = True
+
+
+def redact_stored(target: StoredEvent, redaction: StoredEvent, writes: Writes) -> None:
+    """Lists what a redaction does to a stored event: only the redacted form is kept.
+
+    https://spec.matrix.org/v1.19/client-server-api/#redactions
+    """
+    redacted = redact_event(target.pdu.json, target.pdu.room_version)
+    writes.redactions.append(Redaction(target.room, target.position, orjson.dumps(redacted), redaction.position))

@@ -1,0 +1,87 @@
+"""Events by position and by ID, as many as the configuration allows."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from homeserver.metrics import Metrics
+from storage.events import EventRepository, StoredEvent
+
+
+class EventCache:
+    """A bounded cache over the event repository. Events do not change, so nothing needs to be invalidated; what a
+    redaction does to an event is done to the very object (`replace`)."""
+
+    def __init__(self, repository: EventRepository, metrics: Metrics, *, max_events: int) -> None:
+        self._repository = repository
+        self._max_events = max_events
+        self._by_position: OrderedDict[int, StoredEvent] = OrderedDict()
+        self._by_id: dict[str, StoredEvent] = {}
+        self._figures = metrics.cache("events", self.__len__)
+
+    def __len__(self) -> int:
+        return len(self._by_position)
+
+    def add(self, event: StoredEvent) -> StoredEvent:
+        """Keeps a published event; returns the object to use, which is the one that was there already if any."""
+        known = self._by_position.setdefault(event.position, event)
+        if known is not event:
+            return known
+        self._by_id[event.event_id] = event
+        if len(self._by_position) > self._max_events:
+            _, old = self._by_position.popitem(last=False)
+            del self._by_id[old.event_id]
+        return event
+
+    def get(self, position: int) -> StoredEvent | None:
+        """The event at a position, if it is here."""
+        event = self._by_position.get(position)
+        if event is not None:
+            self._by_position.move_to_end(position)
+        return event
+
+    async def load(self, positions: Iterable[int]) -> dict[int, StoredEvent]:
+        """The events at these positions, from here or from the database."""
+        found: dict[int, StoredEvent] = {}
+        missing = []
+        for position in positions:
+            event = self.get(position)
+            if event is None:
+                missing.append(position)
+            else:
+                found[position] = event
+        self._figures.hits += len(found)
+        self._figures.misses += len(missing)
+        if missing:
+            for event in await self._repository.load_by_position(missing):
+                found[event.position] = self.add(event)
+        return found
+
+    async def load_id(self, event_id: str) -> StoredEvent | None:
+        """The event with this ID, whatever its kind."""
+        return (await self.load_ids([event_id])).get(event_id)
+
+    async def load_ids(self, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
+        """The events with these IDs."""
+        found: dict[str, StoredEvent] = {}
+        missing = []
+        for event_id in event_ids:
+            event = self._by_id.get(event_id)
+            if event is None:
+                missing.append(event_id)
+            else:
+                found[event_id] = event
+        self._figures.hits += len(found)
+        self._figures.misses += len(missing)
+        if missing:
+            for event in await self._repository.load_by_id(missing):
+                found[event.event_id] = self.add(event)
+        return found
+
+    async def load_timeline(
+        self, room: int, *, after: int, up_to: int, limit: int, backwards: bool
+    ) -> list[StoredEvent]:
+        """A slice of a room's timeline from the database, as objects of this cache."""
+        events = await self._repository.load_timeline(room, after=after, up_to=up_to, limit=limit, backwards=backwards)
+        return [self.add(event) for event in events]

@@ -1,0 +1,170 @@
+"""Membership: join, leave, invite, kick, ban, unban, knock.
+
+https://spec.matrix.org/v1.19/client-server-api/#room-membership
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from homeserver.services.errors import Forbidden, MatrixError, NotFound
+from homeserver.services.profiles import Profiles
+from homeserver.services.rooms.access import Access
+from homeserver.services.rooms.authoring import Draft
+from homeserver.services.rooms.room import JOIN_RULES, Room
+from homeserver.services.rooms.sending import Sending
+from homeserver.services.rooms.user_rooms import UserRooms
+from matrix.identifiers import get_domain
+from storage.accounts import AccountRepository
+
+MAX_ALLOW_CONDITIONS = 100
+
+
+class Membership:
+    """Changes who is in a room. The rules decide; what is checked here is what the rules leave open."""
+
+    def __init__(
+        self,
+        access: Access,
+        sending: Sending,
+        profiles: Profiles,
+        user_rooms: UserRooms,
+        accounts: AccountRepository,
+        *,
+        server_name: str,
+    ) -> None:
+        self._access = access
+        self._sending = sending
+        self._profiles = profiles
+        self._user_rooms = user_rooms
+        self._accounts = accounts
+        self._server_name = server_name
+
+    async def join(self, user_id: str, room_id: str, reason: str | None) -> None:
+        """Joins a room; nothing happens to one who is there already."""
+        room = await self._access.access_room(room_id)
+        event_content = await self._profiles.member_content(user_id, "join", _with_reason({}, reason))
+        allowed = await self._fulfils_restriction(user_id, room)
+
+        def draft(room: Room) -> Sequence[Draft]:
+            if room.tip_membership(user_id) == "join":
+                return ()
+            full = event_content
+            if room.tip_membership(user_id) != "invite" and _is_restricted(room):
+                full = {**event_content, "join_authorised_via_users_server": self._authoriser(room, allowed)}
+            return (Draft("m.room.member", user_id, full, user_id),)
+
+        await self._sending.author(room, draft)
+
+    async def knock(self, user_id: str, room_id: str, reason: str | None) -> None:
+        """Asks to be let in."""
+        room = await self._access.access_room(room_id)
+        content = await self._profiles.member_content(user_id, "knock", _with_reason({}, reason))
+        draft = Draft("m.room.member", user_id, content, user_id)
+        await self._sending.author(room, lambda _: (draft,))
+
+    async def leave(self, user_id: str, room_id: str, reason: str | None) -> None:
+        """Leaves a room, declines an invitation or takes back a knock."""
+        room = await self._access.access_room(room_id)
+        draft = Draft("m.room.member", user_id, _with_reason({"membership": "leave"}, reason), user_id)
+        await self._sending.author(room, lambda _: (draft,))
+
+    async def invite(
+        self, sender: str, room_id: str, user_id: str, reason: str | None, *, is_direct: bool = False
+    ) -> None:
+        """Invites a user of this server."""
+        room = await self._access.access_joined_room(sender, room_id)
+        draft = await self.invite_draft(sender, user_id, reason, is_direct=is_direct)
+        await self._sending.author(room, lambda _: (draft,))
+
+    async def invite_draft(self, sender: str, user_id: str, reason: str | None, *, is_direct: bool) -> Draft:
+        """The event of an invitation. Raises NotFound when there is no such user, Forbidden for other servers'."""
+        if get_domain(user_id) != self._server_name:
+            raise Forbidden("Users of other servers cannot be invited: this server does not federate yet")
+        account = await self._accounts.load_user(user_id)
+        if account is None or account.deactivated:
+            raise NotFound("No such user")
+        content = await self._profiles.member_content(user_id, "invite", _with_reason({}, reason))
+        if is_direct:
+            content["is_direct"] = True
+        return Draft("m.room.member", sender, content, user_id)
+
+    async def kick(self, sender: str, room_id: str, user_id: str, reason: str | None) -> None:
+        """Makes a user leave who is in the room, invited or knocking."""
+        room = await self._access.access_joined_room(sender, room_id)
+
+        def draft(room: Room) -> Sequence[Draft]:
+            if room.tip_membership(user_id) not in ("join", "invite", "knock"):
+                raise Forbidden("The user is not in the room")
+            return (Draft("m.room.member", sender, _with_reason({"membership": "leave"}, reason), user_id),)
+
+        await self._sending.author(room, draft)
+
+    async def ban(self, sender: str, room_id: str, user_id: str, reason: str | None) -> None:
+        """Bans a user, whether in the room or not."""
+        room = await self._access.access_joined_room(sender, room_id)
+        draft = Draft("m.room.member", sender, _with_reason({"membership": "ban"}, reason), user_id)
+        await self._sending.author(room, lambda _: (draft,))
+
+    async def unban(self, sender: str, room_id: str, user_id: str, reason: str | None) -> None:
+        """Lifts a ban. Raises M_BAD_STATE where there is none."""
+        room = await self._access.access_joined_room(sender, room_id)
+
+        def draft(room: Room) -> Sequence[Draft]:
+            if room.tip_membership(user_id) != "ban":
+                raise MatrixError(403, "M_BAD_STATE", "The user is not banned")
+            return (Draft("m.room.member", sender, _with_reason({"membership": "leave"}, reason), user_id),)
+
+        await self._sending.author(room, draft)
+
+    async def forget(self, user_id: str, room_id: str) -> None:
+        """Forgets a room that the user has left. Raises M_UNKNOWN while they are in it."""
+        user_room = (await self._user_rooms.load(user_id)).get(room_id)
+        if user_room is None:
+            raise NotFound("You were never in this room")
+        if user_room.membership not in ("leave", "ban"):
+            raise MatrixError(400, "M_UNKNOWN", "You are still in this room")
+        await self._user_rooms.forget(user_id, room_id)
+
+    async def leave_all(self, user_id: str) -> None:
+        """Leaves every room, for an account that is being closed."""
+        for user_room in list((await self._user_rooms.load(user_id)).values()):
+            if user_room.membership in ("join", "invite", "knock"):
+                await self.leave(user_id, user_room.room_id, None)
+
+    async def _fulfils_restriction(self, user_id: str, room: Room) -> bool:
+        """Whether the user is in a room that the join rules let in from.
+
+        https://spec.matrix.org/v1.19/client-server-api/#restricted-rooms
+        """
+        if not _is_restricted(room):
+            return False
+        allow = room.pinned[JOIN_RULES].pdu.content.get("allow")
+        rooms = await self._user_rooms.load(user_id)
+        for condition in allow[:MAX_ALLOW_CONDITIONS] if isinstance(allow, list) else ():
+            if not isinstance(condition, dict) or condition.get("type") != "m.room_membership":
+                continue
+            user_room = rooms.get(condition.get("room_id", ""))
+            if user_room is not None and user_room.membership == "join":
+                return True
+        return False
+
+    def _authoriser(self, room: Room, allowed: bool) -> str:
+        """A local member who may invite, in whose name a restricted join is let in."""
+        if not allowed:
+            raise Forbidden("You are in none of the rooms that may join this one")
+        levels = room.power_levels
+        for member in room.local_joined:
+            if levels.user(member) >= levels.invite:
+                return member
+        raise MatrixError(400, "M_UNABLE_TO_GRANT_JOIN", "Nobody here may let you in")
+
+
+def _is_restricted(room: Room) -> bool:
+    event = room.tip.state.get(JOIN_RULES) or room.pinned.get(JOIN_RULES)
+    return event is not None and event.pdu.content.get("join_rule") in ("restricted", "knock_restricted")
+
+
+def _with_reason(content: dict[str, Any], reason: str | None) -> dict[str, Any]:
+    return content if reason is None else {**content, "reason": reason}

@@ -1,0 +1,135 @@
+"""Sending into rooms: messages, state, redactions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from homeserver.services.accounts.sessions import Requester
+from homeserver.services.errors import BadJson, Forbidden, MatrixError, NotFound
+from homeserver.services.rooms.access import NOT_IN_ROOM, Access
+from homeserver.services.rooms.authoring import Authoring, Draft
+from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.room import NotLoaded, Room
+from homeserver.services.rooms.transactions import Transactions
+from matrix.canonical_json import encode_canonical_json
+from storage.events import EventKind, StoredEvent
+from storage.stream import Writes
+
+MAX_LOADS = 8
+
+
+class Sending:
+    """Makes and sends events for users, once the rules allow it."""
+
+    def __init__(self, access: Access, authoring: Authoring, events: EventCache, transactions: Transactions) -> None:
+        self._access = access
+        self._authoring = authoring
+        self._events = events
+        self._transactions = transactions
+
+    async def author(
+        self,
+        room: Room,
+        drafts: Callable[[Room], Sequence[Draft]],
+        writes: Writes | None = None,
+    ) -> list[StoredEvent]:
+        """Makes the events that `drafts` wants, reading what is not in memory first; returns when they are durable.
+
+        `drafts` is called anew with the room each time, and nothing happens between its last call and the events.
+        """
+        for _ in range(MAX_LOADS):
+            if room.stale:
+                room = await self._access.access_room(room.room_id)
+            wanted = drafts(room)
+            if not wanted:
+                return []
+            try:
+                made, done = self._authoring.author(room, wanted, writes)
+            except NotLoaded as missing:
+                await self._events.load(missing.positions)
+                continue
+            await done
+            return made
+        raise MatrixError(503, "M_LIMIT_EXCEEDED", "The server is overloaded", {"retry_after_ms": 1000})
+
+    async def send_message(
+        self, requester: Requester, room_id: str, event_type: str, content: dict[str, Any], txn_id: str
+    ) -> str:
+        """Sends a message event, once for each transaction ID; returns its event ID."""
+        if event_type == "m.room.redaction":
+            redacts = content.get("redacts")
+            if not isinstance(redacts, str):
+                raise BadJson("redacts must be an event ID")
+            return await self.redact(requester, room_id, redacts, content, txn_id)
+
+        async def send() -> str:
+            room = await self._access.access_joined_room(requester.user_id, room_id)
+            draft = Draft(event_type, requester.user_id, content, device=requester.device, txn_id=txn_id)
+            return (await self.author(room, lambda _: (draft,)))[0].event_id
+
+        def is_same(event: StoredEvent) -> bool:
+            return event.pdu.room_id == room_id and event.pdu.type == event_type
+
+        return await self._transactions.once(requester.device, f"{room_id}/send/{event_type}", txn_id, is_same, send)
+
+    async def redact(
+        self, requester: Requester, room_id: str, event_id: str, content: dict[str, Any], txn_id: str
+    ) -> str:
+        """Redacts an event, once for each transaction ID; returns the redaction's event ID.
+
+        https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidredacteventidtxnid
+        """
+        content = {key: value for key, value in content.items() if key != "redacts"}
+
+        async def send() -> str:
+            room = await self._access.access_joined_room(requester.user_id, room_id)
+            target = await self._events.load_id(event_id)
+            if target is None or target.room != room.room or target.kind != EventKind.TIMELINE:
+                raise NotFound("No such event in this room")
+
+            def draft(room: Room) -> Sequence[Draft]:
+                levels = room.power_levels
+                if target.pdu.sender != requester.user_id and levels.user(requester.user_id) < levels.redact:
+                    raise Forbidden("You may not redact this event")
+                return (
+                    Draft(
+                        "m.room.redaction",
+                        requester.user_id,
+                        content,
+                        redacts=event_id,
+                        target=target if target.redacted_by is None else None,
+                        device=requester.device,
+                        txn_id=txn_id,
+                    ),
+                )
+
+            return (await self.author(room, draft))[0].event_id
+
+        def is_same(event: StoredEvent) -> bool:
+            return event.pdu.room_id == room_id and event.pdu.redacts == event_id
+
+        return await self._transactions.once(requester.device, f"{room_id}/redact/{event_id}", txn_id, is_same, send)
+
+    async def send_state(
+        self, requester: Requester, room_id: str, event_type: str, state_key: str, content: dict[str, Any]
+    ) -> str:
+        """Sets state; returns the event ID, that of the current event when it has the very same content."""
+        room = await self._access.access_room(room_id)
+        if room.tip_membership(requester.user_id) != "join":
+            raise Forbidden(NOT_IN_ROOM)
+        current = await self._current(room, (event_type, state_key))
+        if current is not None and current.pdu.sender == requester.user_id and _same(current.pdu.content, content):
+            return current.event_id
+        draft = Draft(event_type, requester.user_id, content, state_key, device=requester.device)
+        return (await self.author(room, lambda _: (draft,)))[0].event_id
+
+    async def _current(self, room: Room, key: tuple[str, str]) -> StoredEvent | None:
+        event = room.tip.state.get(key) or room.pinned.get(key)
+        if event is None and (position := room.state.get(key)) is not None:
+            event = (await self._events.load([position])).get(position)
+        return event
+
+
+def _same(one: object, other: object) -> bool:
+    return one == other and encode_canonical_json(one) == encode_canonical_json(other)

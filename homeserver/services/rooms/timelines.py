@@ -1,0 +1,123 @@
+"""Slices of a room's timeline: the newest events from memory, older ones from the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from homeserver.services.rooms.access import Access, Reader
+from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.room import TIMELINE_EVENTS, Room
+from matrix.filters import RoomEventFilter
+from storage.events import StoredEvent
+
+MAX_SCANNED_EVENTS = 2000
+CHUNK_EVENTS = 200
+
+
+class Slice(NamedTuple):
+    """Events in the order of their positions. `limited`: there are older ones in the range that are not here.
+
+    `start` is the position before the first event: where paging back begins.
+    """
+
+    events: Sequence[StoredEvent]
+    limited: bool
+    start: int
+
+
+class Page(NamedTuple):
+    """Events in the direction of paging. `end` is where the next page starts, None when there is no more."""
+
+    events: list[StoredEvent]
+    end: int | None
+
+
+class Timelines:
+    """Reads timelines for readers: visible events only, filtered."""
+
+    def __init__(self, events: EventCache, access: Access) -> None:
+        self._events = events
+        self._access = access
+        self._filling: dict[Room, asyncio.Task[None]] = {}
+
+    async def fill(self, room: Room) -> None:
+        """Brings a room's newest events into memory, where they are kept up to date from then on."""
+        task = self._filling.get(room)
+        if task is None:
+            task = self._filling[room] = asyncio.create_task(self._fill(room))
+            task.add_done_callback(lambda _: self._filling.pop(room, None))
+        await asyncio.shield(task)
+
+    async def _fill(self, room: Room) -> None:
+        after = room.timeline_after
+        events = await self._events.load_timeline(
+            room.room, after=0, up_to=after, limit=TIMELINE_EVENTS, backwards=True
+        )
+        if room.timeline_after != after:
+            return  # so much came in meanwhile that older events were dropped
+        room.timeline[:0] = reversed(events)
+        room.timeline_after = events[-1].position - 1 if len(events) == TIMELINE_EVENTS else 0
+
+    async def newest(
+        self, reader: Reader, *, after: int, up_to: int, limit: int, event_filter: RoomEventFilter
+    ) -> Slice:
+        """The newest `limit` events in after < p <= up_to that the reader may see and the filter lets through."""
+        room = reader.room
+        if room.timeline_after > after and len(room.timeline) < min(limit + 1, TIMELINE_EVENTS):
+            await self.fill(room)
+        if event_filter.is_trivial and self._access.sees_everything(reader):
+            found = _from_memory(room, after, up_to, limit)
+            if found is not None:
+                return found
+        page = await self.page(reader, start=up_to, stop=after, limit=limit, backwards=True, event_filter=event_filter)
+        events = page.events[::-1]
+        start = events[0].position - 1 if events else after
+        return Slice(events, page.end is not None, start)
+
+    async def page(
+        self, reader: Reader, *, start: int, stop: int, limit: int, backwards: bool, event_filter: RoomEventFilter
+    ) -> Page:
+        """Up to `limit` events from the token position `start` on, towards `stop`.
+
+        At most MAX_SCANNED_EVENTS are looked at: a page may be empty and still not be the last.
+        """
+        found: list[StoredEvent] = []
+        scanned = 0
+        at = start
+        while scanned < MAX_SCANNED_EVENTS:
+            wanted = max(CHUNK_EVENTS, limit) if not event_filter.is_trivial else limit - len(found) + 1
+            after, up_to = (stop, at) if backwards else (at, stop)
+            chunk = await self._events.load_timeline(
+                reader.room.room, after=after, up_to=up_to, limit=wanted, backwards=backwards
+            )
+            scanned += len(chunk)
+            visible = {event.position for event in await self._access.visible_events(reader, chunk)}
+            for event in chunk:
+                if event.position in visible and event_filter.matches(event.pdu.json):
+                    if len(found) == limit:
+                        return Page(found, at)
+                    found.append(event)
+                at = event.position - 1 if backwards else event.position
+            if len(chunk) < wanted:
+                return Page(found, None)
+        return Page(found, at)
+
+
+def _from_memory(room: Room, after: int, up_to: int, limit: int) -> Slice | None:
+    """The slice, if memory has all of it."""
+    events = room.timeline
+    end = len(events)
+    while end and events[end - 1].position > up_to:
+        end -= 1
+    begin = end
+    while begin and events[begin - 1].position > after and end - begin < limit:
+        begin -= 1
+    if begin:
+        limited = events[begin - 1].position > after
+        start = events[begin - 1].position if limited else after
+        return Slice(events[begin:end], limited, events[begin].position - 1 if begin < end else start)
+    if room.timeline_after <= after or room.timeline_after == 0:
+        return Slice(events[begin:end], False, events[begin].position - 1 if begin < end else after)
+    return None

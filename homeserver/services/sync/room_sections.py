@@ -1,0 +1,319 @@
+"""One room's part of a /sync answer.
+
+https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from homeserver.clock import Clock
+from homeserver.services.account_data import AccountData
+from homeserver.services.accounts.sessions import Requester
+from homeserver.services.client_events import ClientEvents, client_json, serialise
+from homeserver.services.receipts import Receipts
+from homeserver.services.rooms.access import Access, Reader
+from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.room import Room
+from homeserver.services.rooms.timelines import Slice, Timelines
+from homeserver.services.rooms.user_rooms import UserRoom
+from homeserver.services.sync.lazy_members import LazyMembers
+from homeserver.services.sync.summary import summarise
+from homeserver.services.sync.tokens import encode_token
+from matrix.filters import Filter, RoomEventFilter, select_fields
+from storage.events import StoredEvent
+from storage.user_data import AccountDataRow
+
+# https://spec.matrix.org/v1.19/client-server-api/#stripped-state
+STRIPPED_STATE = (
+    "m.room.create",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.join_rules",
+    "m.room.canonical_alias",
+    "m.room.encryption",
+)
+
+
+@dataclass(slots=True, frozen=True)
+class SyncRequest:
+    """One turn of a sync: what is asked by whom, in after `since` (0: from the beginning) up to `now`."""
+
+    requester: Requester
+    filter: Filter
+    since: int
+    now: int
+    full_state: bool
+    timeline_limit: int
+
+
+class RoomSections:
+    """Makes the parts of an answer that belong to rooms."""
+
+    def __init__(
+        self,
+        access: Access,
+        events: EventCache,
+        timelines: Timelines,
+        client_events: ClientEvents,
+        receipts: Receipts,
+        account_data: AccountData,
+        clock: Clock,
+        *,
+        started_at: int,
+    ) -> None:
+        self._access = access
+        self._events = events
+        self._timelines = timelines
+        self._client_events = client_events
+        self._receipts = receipts
+        self._account_data = account_data
+        self._clock = clock
+        self._started_at = started_at
+        self._lazy_members = LazyMembers()
+
+    async def joined(
+        self, request: SyncRequest, room: Room, user_room: UserRoom, account_data: Sequence[AccountDataRow]
+    ) -> bytes | None:
+        """The part of a room that the user is in; None when there is nothing to tell."""
+        user_id = request.requester.user_id
+        is_new = user_room.position > request.since or request.full_state
+        since = 0 if user_room.position > request.since else request.since
+        has_news = room.last_position > since
+        reader = Reader(room, user_id, None, "join")
+        # State is taken before anything is awaited: afterwards the room may be ahead of `request.now`.
+        state = state_since(room.state, 0 if is_new else since) if is_new or has_news else {}
+        timeline = Slice((), False, since)
+        if has_news:
+            timeline = await self._timelines.newest(
+                reader,
+                after=since,
+                up_to=request.now,
+                limit=request.timeline_limit,
+                event_filter=request.filter.room.timeline,
+            )
+        state = before_timeline(state, timeline.events, 0 if is_new else since)
+        if not is_new and not timeline.limited and request.filter.room.timeline.is_trivial:
+            state = {}  # every change stands in the timeline
+        state_events = await self._state_events(request, room, state, timeline.events, is_new=is_new)
+        ephemeral = await self._ephemeral(request, room, 0 if is_new else since)
+        if not (is_new or timeline.events or state_events or ephemeral or account_data or timeline.limited):
+            return None
+        unread = await self._receipts.unread(room, user_id)
+        parts = [
+            b'{"timeline":',
+            await self._timeline_json(request, room, timeline),
+            b',"state":{"events":[',
+            await self._events_json(request, state_events),
+            b']},"ephemeral":{"events":',
+            orjson.dumps(ephemeral),
+            b'},"account_data":{"events":[',
+            b",".join(account_data_json(row) for row in account_data),
+            b']},"unread_notifications":{"notification_count":%d,"highlight_count":%d}'
+            % (unread.notifications(room.notify_count), unread.highlights(room.highlight_count)),
+            b',"summary":',
+            orjson.dumps(summarise(room, user_id) if is_new or _has_members(timeline.events, state_events) else {}),
+            b"}",
+        ]
+        return b"".join(parts)
+
+    async def left(self, request: SyncRequest, room: Room, user_room: UserRoom) -> bytes:
+        """The part of a room that the user has left or was banned from: up to that event and no further."""
+        user_id = request.requester.user_id
+        reader = Reader(room, user_id, user_room.position, user_room.membership)
+        timeline = await self._timelines.newest(
+            reader,
+            after=request.since,
+            up_to=min(user_room.position, request.now),
+            limit=request.timeline_limit,
+            event_filter=request.filter.room.timeline,
+        )
+        leaving = (await self._events.load([user_room.position]))[user_room.position]
+        if not timeline.events:
+            timeline = Slice((leaving,), False, user_room.position - 1)  # one always sees oneself leave
+        state: dict[tuple[str, str], int] = {}
+        if timeline.limited or not request.since:
+            before = await self._access.state_at(room, leaving.snapshot)
+            state = before_timeline(state_since(before, request.since), timeline.events, request.since)
+        state_events = await self._state_events(request, room, state, timeline.events, is_new=False)
+        return b"".join(
+            (
+                b'{"timeline":',
+                await self._timeline_json(request, room, timeline, membership=None),
+                b',"state":{"events":[',
+                await self._events_json(request, state_events),
+                b']},"account_data":{"events":[]}}',
+            )
+        )
+
+    async def stripped(self, room: Room, user_room: UserRoom) -> bytes:
+        """The stripped state of a room that the user is invited to or has knocked on, as an array."""
+        member = (await self._events.load([user_room.position]))[user_room.position]
+        shown = [event for type in STRIPPED_STATE if (event := room.pinned.get((type, ""))) is not None]
+        inviter = room.state.get(("m.room.member", member.pdu.sender))
+        if inviter is not None and inviter != member.position:
+            shown += (await self._events.load([inviter])).values()
+        return orjson.dumps([stripped_event(event) for event in (*shown, member)])
+
+    async def _state_events(
+        self,
+        request: SyncRequest,
+        room: Room,
+        state: Mapping[tuple[str, str], int],
+        timeline: Sequence[StoredEvent],
+        *,
+        is_new: bool,
+    ) -> list[StoredEvent]:
+        """The state events to send, of `state` (what changed before the timeline), filtered and lazily loaded."""
+        state_filter = request.filter.room.state
+        if not state_filter.allows_room(room.room_id):
+            return []
+        if not state_filter.lazy_load_members:
+            positions = list(state.values())
+        else:
+            positions = [position for key, position in state.items() if key[0] != "m.room.member"]
+            positions += self._lazy_members_of(request, room, state, timeline, is_new=is_new)
+        if not positions:
+            return []
+        loaded = await self._events.load(positions)
+        events = [loaded[position] for position in sorted(set(positions))]
+        return [event for event in events if state_filter.is_trivial or state_filter.matches(event.pdu.json)]
+
+    def _lazy_members_of(
+        self,
+        request: SyncRequest,
+        room: Room,
+        state: Mapping[tuple[str, str], int],
+        timeline: Sequence[StoredEvent],
+        *,
+        is_new: bool,
+    ) -> list[int]:
+        """The member events of the timeline's senders (and at first of the user) that the device needs."""
+        wanted = dict.fromkeys(event.pdu.sender for event in timeline)
+        if is_new:
+            wanted[request.requester.user_id] = None
+        changed_in_timeline = {
+            event.pdu.state_key: event for event in timeline if event.pdu.type == "m.room.member" and event.pdu.is_state
+        }
+        members: dict[str, int] = {}
+        for user_id in wanted:
+            key = ("m.room.member", user_id)
+            if user_id in changed_in_timeline:
+                position = state.get(key)
+                if not is_new and position is None:
+                    continue  # the timeline brings it
+            else:
+                position = state.get(key) or room.state.get(key)
+            if position is not None:
+                members[user_id] = position
+        device = request.requester.device
+        if not request.filter.room.state.include_redundant_members:
+            since = request.since if not is_new else 0
+            members = self._lazy_members.unsent(device, room.room, members, since)
+        self._lazy_members.note(device, room.room, members, request.now)
+        return list(members.values())
+
+    async def _ephemeral(self, request: SyncRequest, room: Room, since: int) -> list[dict[str, Any]]:
+        """Typing and receipts that changed."""
+        ephemeral_filter = request.filter.room.ephemeral
+        found: list[dict[str, Any]] = []
+        if not ephemeral_filter.allows_room(room.room_id):
+            return found
+        # Who was typing before a restart is not known any more: nobody does.
+        has_changed = since < room.typing_position <= request.now or since < self._started_at
+        if has_changed and (since or room.typing):
+            found.append({"type": "m.typing", "content": {"user_ids": list(room.typing)}})
+        receipts = await self._receipts.ephemeral(room, request.requester.user_id, since, request.now)
+        if receipts is not None:
+            found.append(receipts)
+        if ephemeral_filter.is_trivial:
+            return found
+        return [event for event in found if ephemeral_filter.matches(event)]
+
+    async def _timeline_json(
+        self, request: SyncRequest, room: Room, timeline: Slice, membership: str | None = "join"
+    ) -> bytes:
+        events = await self._events_json(request, timeline.events, membership)
+        limited = b"true" if timeline.limited else b"false"
+        prev_batch = encode_token(timeline.start).encode()
+        return b'{"events":[' + events + b'],"limited":' + limited + b',"prev_batch":"' + prev_batch + b'"}'
+
+    async def _events_json(
+        self, request: SyncRequest, events: Sequence[StoredEvent], membership: str | None = None
+    ) -> bytes:
+        """Events as the members of an array."""
+        await self._client_events.prepare(events)
+        now_ms, device = self._clock(), request.requester.device
+        sync_filter = request.filter
+        if sync_filter.event_fields is None and sync_filter.event_format == "client":
+            return b",".join(
+                [
+                    serialise(event, now_ms=now_ms, device=device, membership=membership, with_room_id=False)
+                    for event in events
+                ]
+            )
+        shaped = []
+        for event in events:
+            if sync_filter.event_format == "federation":
+                fields = event.pdu.json
+            else:
+                fields = client_json(event, now_ms=now_ms, device=device, membership=membership, with_room_id=False)
+            if sync_filter.event_fields is not None:
+                fields = select_fields(fields, sync_filter.event_fields)
+            shaped.append(orjson.dumps(fields))
+        return b",".join(shaped)
+
+
+def state_since(state: Mapping[tuple[str, str], int], since: int) -> dict[tuple[str, str], int]:
+    """A copy of what changed in a state after a position."""
+    if not since:
+        return dict(state)
+    return {key: position for key, position in state.items() if position > since}
+
+
+def before_timeline(
+    state: dict[tuple[str, str], int], timeline: Iterable[StoredEvent], since: int
+) -> dict[tuple[str, str], int]:
+    """A state as it was before the first event of a timeline slice at its end, without what is older than `since`."""
+    seen = set()
+    for event in timeline:
+        if event.pdu.state_key is None or (key := event.pdu.state_key_pair) in seen:
+            continue
+        seen.add(key)
+        if event.replaces is not None and event.replaces > since:
+            state[key] = event.replaces
+        else:
+            state.pop(key, None)
+    return state
+
+
+def stripped_event(event: StoredEvent) -> dict[str, Any]:
+    """https://spec.matrix.org/v1.19/client-server-api/#stripped-state"""
+    pdu = event.pdu
+    return {
+        "type": pdu.type,
+        "sender": pdu.sender,
+        "state_key": pdu.state_key,
+        "content": pdu.content,
+        "origin_server_ts": pdu.origin_server_ts,
+        "event_id": pdu.event_id,
+    }
+
+
+def account_data_json(row: AccountDataRow) -> bytes:
+    """An account data event."""
+    return b'{"type":' + orjson.dumps(row.type) + b',"content":' + row.content + b"}"
+
+
+def filter_account_data(rows: Iterable[AccountDataRow], room_filter: RoomEventFilter) -> list[AccountDataRow]:
+    """The account data that a filter lets through."""
+    return [row for row in rows if room_filter.allows(row.type, None)]
+
+
+def _has_members(*groups: Iterable[StoredEvent]) -> bool:
+    return any(event.pdu.type == "m.room.member" for group in groups for event in group)

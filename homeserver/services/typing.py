@@ -1,0 +1,74 @@
+"""Typing notifications: kept in memory, and carried by the stream with nothing to write.
+
+https://spec.matrix.org/v1.19/client-server-api/#typing-notifications
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from homeserver.clock import Clock
+from homeserver.services.notifier import Notifier
+from homeserver.services.rooms.access import Access
+from homeserver.services.rooms.room import Room
+from homeserver.services.stream import Stream
+from homeserver.services.sync.changes import Changes
+from storage.stream import Writes
+
+MAX_TIMEOUT_MS = 120_000
+EXPIRY_INTERVAL_S = 1.0
+
+
+class Typing:
+    """Who is typing where, until when."""
+
+    def __init__(self, access: Access, stream: Stream, notifier: Notifier, changes: Changes, clock: Clock) -> None:
+        self._access = access
+        self._stream = stream
+        self._notifier = notifier
+        self._changes = changes
+        self._clock = clock
+        self._typing_rooms: set[Room] = set()
+
+    async def set(self, user_id: str, room_id: str, typing: bool, timeout_ms: int) -> None:
+        """Says that a member types (for a time, in milliseconds) or has stopped."""
+        room = await self._access.access_joined_room(user_id, room_id)
+        if typing:
+            is_news = user_id not in room.typing
+            room.typing[user_id] = self._clock() + min(max(timeout_ms, 0), MAX_TIMEOUT_MS)
+            self._typing_rooms.add(room)
+        else:
+            is_news = room.typing.pop(user_id, None) is not None
+        if is_news:
+            await self._announce(room)
+
+    def stop_in(self, room: Room, user_id: str) -> bool:
+        """Forgets that a user was typing, who has sent or left; True if they were."""
+        return room.typing.pop(user_id, None) is not None
+
+    async def _announce(self, room: Room) -> None:
+        position = self._stream.next_position()
+        await self._stream.submit(position, Writes(), lambda: self._publish(room, position))
+
+    def _publish(self, room: Room, position: int) -> None:
+        room.typing_position = room.changed_position = position
+        self._changes.add(position, room.room_id)
+        self._notifier.mark_members(room.local_joined)
+
+    async def expire_forever(self) -> None:
+        """Ends what has not been renewed, until cancelled."""
+        while True:
+            await asyncio.sleep(EXPIRY_INTERVAL_S)
+            await self.expire()
+
+    async def expire(self) -> None:
+        """Ends what has not been renewed."""
+        now = self._clock()
+        for room in list(self._typing_rooms):
+            expired = [user_id for user_id, until in room.typing.items() if until <= now]
+            for user_id in expired:
+                del room.typing[user_id]
+            if not room.typing:
+                self._typing_rooms.discard(room)
+            if expired:
+                await self._announce(room)

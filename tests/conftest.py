@@ -1,0 +1,133 @@
+"""Real parts for every test: an embedded PostgreSQL, a database cloned from a migrated template, a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import asyncpg
+import hypothesis
+import pytest
+import uvloop
+
+from config.schema import Config, Listener, Logging, RateLimits, Registration
+from config.secret import Secret
+from homeserver.main import RunningServer, running
+from storage.database import migrate
+from storage.embedded import EmbeddedPostgres
+from tests.client import Homeserver
+
+TEMPLATE = "template_weft"
+SHARED_SECRET = "shared between the tests"
+
+# A failing example is printed with the seed that replays it; CI looks at the same number each time.
+hypothesis.settings.register_profile("weft", deadline=None, print_blob=True, max_examples=100)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "weft"))
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on the loop that the server runs on."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """One PostgreSQL server for the whole run, stopped with it. Tests need no durability of it: it is fast instead."""
+    directory = tmp_path_factory.mktemp("postgres")
+    with EmbeddedPostgres(directory / "data", stop_joined=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def template(postgres: EmbeddedPostgres) -> str:
+    """A database with the schema, to clone from."""
+    admin = await asyncpg.connect(postgres.url())
+    await admin.execute(f"CREATE DATABASE {TEMPLATE}")
+    await admin.close()
+    connection = await asyncpg.connect(postgres.url(TEMPLATE))
+    await migrate(connection)
+    await connection.close()
+    return TEMPLATE
+
+
+@pytest.fixture
+async def database_url(postgres: EmbeddedPostgres, template: str) -> AsyncIterator[str]:
+    """A fresh, migrated database of the test's own."""
+    async with cloned_database(postgres, template) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def module_database_url(postgres: EmbeddedPostgres, template: str) -> AsyncIterator[str]:
+    """The same for a whole module."""
+    async with cloned_database(postgres, template) as url:
+        yield url
+
+
+@asynccontextmanager
+async def cloned_database(postgres: EmbeddedPostgres, template: str) -> AsyncIterator[str]:
+    """A clone of the template, dropped in the end."""
+    name = f"test_{uuid.uuid4().hex}"
+    admin = await asyncpg.connect(postgres.url())
+    try:
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield postgres.url(name)
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+def make_config(data_dir: Path) -> Config:
+    """A server for tests: any free port, open registration, no rate limits."""
+    return Config(
+        server_name="weft.test",
+        data_dir=data_dir,
+        listeners=(Listener(port=0, resources=frozenset({"client", "federation", "media", "health", "metrics"})),),
+        registration=Registration(mode="open", shared_secret=Secret(SHARED_SECRET)),
+        rate_limits=RateLimits(enabled=False),
+        logging=Logging(level="WARNING"),
+    )
+
+
+@asynccontextmanager
+async def started(config: Config, url: str) -> AsyncIterator[Homeserver]:
+    """A server on a socket, with a client for it."""
+    async with running(config, url) as server, Homeserver(f"http://{server.addresses[0]}", server) as homeserver:
+        yield homeserver
+
+
+@pytest.fixture
+async def homeserver(database_url: str, tmp_path: Path) -> AsyncIterator[Homeserver]:
+    """A server of the test's own."""
+    async with started(make_config(tmp_path), database_url) as homeserver:
+        yield homeserver
+
+
+@pytest.fixture(scope="module")
+async def shared_homeserver(
+    module_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Homeserver]:
+    """A server that the tests of a module share: for those that make users and rooms of their own."""
+    async with started(make_config(tmp_path_factory.mktemp("server")), module_database_url) as homeserver:
+        yield homeserver
+
+
+StartServer = Callable[..., AbstractAsyncContextManager[Homeserver]]
+
+
+@pytest.fixture
+def start_server(database_url: str, tmp_path: Path) -> StartServer:
+    """Starts servers on one database, one after another, with options of `Config` changed: for restarts."""
+
+    def start(**changes: object) -> AbstractAsyncContextManager[Homeserver]:
+        return started(replace(make_config(tmp_path), **changes), database_url)  # type: ignore[arg-type]
+
+    return start
+
+
+__all__ = ["SHARED_SECRET", "Homeserver", "RunningServer", "StartServer", "make_config", "started"]
