@@ -83,7 +83,9 @@ async def benchmark(options: argparse.Namespace) -> int:
         postgres_version, commit_p50_ms = await _measure_commits(postgres)
         run = Run([Target(server, postgres, quick=options.quick) for server in running], names)
         await run.execute()
-        machine = report.machine(postgres_version, [server.version for server in running], commit_p50_ms)
+        machine = report.machine(
+            postgres_version, [f"{server.name}: {server.version}" for server in running], commit_p50_ms
+        )
     if options.quick:
         machine = f"- {_QUICK_NOTE}\n{machine}"
     text = report.document(
