@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -45,33 +45,58 @@ class Redaction:
     redacted_by: int
 
 
-@dataclass(slots=True)
 class Writes:
-    """Rows to be committed together. Lists are in the order of their positions."""
+    """Rows to be committed together, in the order of their positions. One is made for every event: a plain class."""
 
-    events: list[StoredEvent] = field(default_factory=list)
-    snapshots: list[NewSnapshot] = field(default_factory=list)
-    rooms: list[RoomRow] = field(default_factory=list)
-    aliases: list[AliasRow] = field(default_factory=list)
-    state_keys: list[StateKeyRow] = field(default_factory=list)
-    memberships: list[MembershipRow] = field(default_factory=list)
-    personal_counts: list[PersonalCountRow] = field(default_factory=list)
-    redactions: list[Redaction] = field(default_factory=list)
-    receipts: list[ReceiptRow] = field(default_factory=list)
-    account_data: list[AccountDataRow] = field(default_factory=list)
+    __slots__ = (
+        "account_data",
+        "aliases",
+        "events",
+        "memberships",
+        "personal_counts",
+        "receipts",
+        "redactions",
+        "rooms",
+        "snapshots",
+        "state_keys",
+    )
+
+    def __init__(self) -> None:
+        self.events: list[StoredEvent] = []
+        self.snapshots: list[NewSnapshot] = []
+        self.rooms: list[RoomRow] = []
+        self.aliases: list[AliasRow] = []
+        self.state_keys: list[StateKeyRow] = []
+        self.memberships: list[MembershipRow] = []
+        self.personal_counts: list[PersonalCountRow] = []
+        self.redactions: list[Redaction] = []
+        self.receipts: list[ReceiptRow] = []
+        self.account_data: list[AccountDataRow] = []
 
     def extend(self, other: Writes) -> None:
         """Adds what another holds, behind what is here."""
-        for name in KINDS:
-            if rows := getattr(other, name):
-                getattr(self, name).extend(rows)
+        for kind in KINDS:
+            if rows := getattr(other, kind):
+                getattr(self, kind).extend(rows)
 
     def kinds(self) -> list[str]:
-        """The kinds that have rows."""
-        return [name for name in KINDS if getattr(self, name)]
+        """The kinds that have rows, in the order in which they are written."""
+        return [kind for kind in KINDS if getattr(self, kind)]
 
 
-KINDS = tuple(f.name for f in fields(Writes))
+# Redactions come after the events and counts that they may take back.
+KINDS = (
+    "events",
+    "snapshots",
+    "rooms",
+    "aliases",
+    "state_keys",
+    "memberships",
+    "personal_counts",
+    "redactions",
+    "receipts",
+    "account_data",
+)
 
 
 class StreamRepository:

@@ -91,7 +91,9 @@ class AccountData:
             raise MatrixError(400, "M_LIMIT_EXCEEDED", "Too much account data")
         position = self._stream.next_position()
         row = AccountDataRow(user_id, room, type, encoded, position)
-        await self._stream.submit(position, Writes(account_data=[row]), lambda: self._publish(row))
+        writes = Writes()
+        writes.account_data.append(row)
+        await self._stream.submit(position, writes, lambda: self._publish(row))
 
     def _publish(self, row: AccountDataRow) -> None:
         if (entries := self._users.get(row.user_id)) is not None:

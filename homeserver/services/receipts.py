@@ -94,7 +94,9 @@ class Receipts:
             event.notify_count,
             event.highlight_count,
         )
-        await self._stream.submit(position, Writes(receipts=[row]), lambda: self._publish(room, row))
+        writes = Writes()
+        writes.receipts.append(row)
+        await self._stream.submit(position, writes, lambda: self._publish(room, row))
 
     def _publish(self, room: Room, row: ReceiptRow) -> None:
         if room.receipts is not None:

@@ -66,7 +66,8 @@ class Aliases:
         room = await self._access.access_joined_room(user_id, room_id)
         try:
             async with self.reserved(alias):
-                writes = Writes(aliases=[AliasRow(alias, room.room, user_id)])
+                writes = Writes()
+                writes.aliases.append(AliasRow(alias, room.room, user_id))
                 await self._stream.submit(self._stream.next_position(), writes, lambda: None)
         except MatrixError as error:
             if error.errcode != "M_ROOM_IN_USE":

@@ -34,7 +34,7 @@ class Transactions:
         self._events = events
         self._devices: OrderedDict[int, _Device] = OrderedDict()
         self._remembered = 0
-        self._running: dict[tuple[int, str, str], asyncio.Task[str]] = {}
+        self._running: dict[tuple[int, str, str], asyncio.Future[str]] = {}
 
     async def once(
         self,
@@ -51,15 +51,21 @@ class Transactions:
         key = (device, path, txn_id)
         if (running := self._running.get(key)) is not None:
             return await asyncio.shield(running)
-        task = asyncio.ensure_future(self._once(device, txn_id, is_same, send))
-        self._running[key] = task
+        first = self._running[key] = asyncio.get_running_loop().create_future()
         try:
-            return await asyncio.shield(task)
+            event_id = await self._once(device, txn_id, is_same, send)
+        except Exception as error:
+            first.set_exception(error)
+            first.exception()  # it counts as looked at, whether or not anybody waits for it
+            raise
+        except BaseException:
+            first.cancel()
+            raise
+        else:
+            first.set_result(event_id)
+            return event_id
         finally:
-            if task.done():
-                self._running.pop(key, None)
-            else:
-                task.add_done_callback(lambda _: self._running.pop(key, None))
+            del self._running[key]
 
     async def _once(
         self, device: int, txn_id: str, is_same: Callable[[StoredEvent], bool], send: Callable[[], Awaitable[str]]
