@@ -175,15 +175,22 @@ def _add_user_commands(parser: argparse.ArgumentParser) -> None:
         return added
 
     create = add("create", create_user, "make an account", password=True)
-    create.add_argument("user", help="name, or full user ID")
+    create.add_argument("user", type=_text, help="name, or full user ID")
     create.add_argument("--admin", action="store_true", help="as an administrator of the server")
-    create.add_argument("--display-name", metavar="NAME")
+    create.add_argument("--display-name", type=_text, metavar="NAME")
     reset = add("reset-password", reset_password, "set another password, and end all sessions", password=True)
-    reset.add_argument("user", help="name, or full user ID")
+    reset.add_argument("user", type=_text, help="name, or full user ID")
     deactivate = add("deactivate", deactivate_user, "close an account for ever; rooms keep it as a member")
-    deactivate.add_argument("user", help="name, or full user ID")
+    deactivate.add_argument("user", type=_text, help="name, or full user ID")
     deactivate.add_argument("--erase", action="store_true", help="remove profile and account data, too")
     add("list", list_users, "print all accounts")
+
+
+def _text(argument: str) -> str:
+    """An argument that goes into the database: bytes that are no text reach Python as lone surrogates."""
+    if not argument.isascii() and any("\ud800" <= character <= "\udfff" for character in argument):
+        raise argparse.ArgumentTypeError("not UTF-8 text")
+    return argument
 
 
 def _port(text: str) -> int:

@@ -32,7 +32,7 @@ async def register(request: Request) -> Result:
     body = await request.body(RegisterBody)
     flows = server.registration.flows
     # Whether the name can be had is to be known before the client goes through the stages.
-    if body.username:
+    if body.username is not None:
         await server.registration.check_username(body.username)
     if body.auth is not None:
         server.rate_limits.check("registration", request.address)

@@ -92,7 +92,10 @@ def test_an_unreachable_database_is_said_in_one_line(tmp_path: Path, capsys: pyt
     assert line.startswith("weft: cannot use the PostgreSQL database: ")
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["up", "--port", "0"], ["up", "--port", "http"], ["user"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["nonsense"], ["up", "--port", "0"], ["up", "--port", "http"], ["user"], ["user", "create", "\udcff"]],
+)
 def test_a_wrong_command_line_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         cli.main(arguments)

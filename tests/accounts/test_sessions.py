@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from homeserver.services.errors import InvalidParam, UnknownToken
+from storage.database import Database
 from tests.accounts.conftest import Services
 
 
@@ -79,3 +80,25 @@ async def test_a_session_that_another_process_ends_is_forgotten(alice: Services)
     assert here.sessions.known(token) is None
     with pytest.raises(UnknownToken):
         await here.sessions.access_session(token)
+
+
+async def test_ended_sessions_are_followed_again_after_the_connection_broke(
+    alice: Services, database: Database
+) -> None:
+    heard: asyncio.Queue[str | None] = asyncio.Queue()
+    following = asyncio.create_task(alice.accounts.follow_ended_sessions(heard.put_nowait))
+    assert await heard.get() is None
+
+    await database.pool.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+    )
+
+    async with asyncio.timeout(10):
+        await asyncio.wait([following])
+    following = asyncio.create_task(alice.accounts.follow_ended_sessions(heard.put_nowait))
+    try:
+        assert await heard.get() is None
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)

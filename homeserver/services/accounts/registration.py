@@ -112,7 +112,7 @@ class Registration:
         """
         check_device_id(device_id)
         check_display_name(display_name)
-        user_id = await self.create_user(username or self._generated_localpart(), password)
+        user_id = await self.create_user(self._generated_localpart() if username is None else username, password)
         if inhibit_login:
             return {"user_id": user_id, "home_server": self._server_name}
         return await self._login.open_session(user_id, device_id=device_id, display_name=display_name)
