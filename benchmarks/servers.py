@@ -348,7 +348,7 @@ async def _version(connection: Connection) -> str:
     """https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1version"""
     answer = await connection.fetch(request_bytes("GET", "/_matrix/federation/v1/version"))
     if answer.status != 200:
-        return "of unknown version"
+        return "version unknown"
     server = answer.json().get("server", {})
     # What Synapse adds in parentheses is the state of the git checkout that it finds itself in: this one.
     return f"{server.get('name', 'unknown')} {server.get('version', '').partition(' (')[0]}".strip()

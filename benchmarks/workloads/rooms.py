@@ -68,7 +68,7 @@ async def room_creation(target: Target) -> Figures:
 
 
 async def scrollback(target: Target) -> Figures:
-    """One reader walks back through the rooms of `storage`, 5,000 messages, 100 events a page; then once more."""
+    """One reader walks back through the rooms of `storage`, 3,200 messages, 100 events a page; then once more."""
     if not target.history_rooms:
         await storage(target)
     async with target.sessions(await target.users("sender", STORAGE_ROOMS)) as sessions:

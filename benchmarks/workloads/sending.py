@@ -12,7 +12,7 @@ from benchmarks.workloads.target import Session, Target, run_all, run_for, run_t
 
 SENDERS = 32
 ROOMS = 16
-STORAGE_ROOMS = 8
+STORAGE_ROOMS = 4
 Figures = dict[str, float]
 
 
@@ -85,12 +85,12 @@ async def one_sender(target: Target) -> Figures:
 
 
 async def storage(target: Target) -> Figures:
-    """Database bytes per message: 5,000 of 60 characters in eight rooms of four members, one sender in each.
+    """Database bytes per message: 3,200 of 60 characters in four rooms of four members, one sender in each.
 
     One sender only, since Synapse stores more for messages that come at the same moment, which in most rooms few do.
     The rooms are kept for `scrollback`.
     """
-    per_room = (1000 if target.quick else 5000) // STORAGE_ROOMS
+    per_room = (1000 if target.quick else 3200) // STORAGE_ROOMS
     async with target.sessions(await target.users("sender", STORAGE_ROOMS)) as sessions:
         circles = [[*sessions[number:], *sessions[:number]][:4] for number in range(STORAGE_ROOMS)]
         rooms = [await shared_room(target, circle, target.unique("Storage ")) for circle in circles]
