@@ -324,7 +324,7 @@ def _database_url(config: Config) -> Iterator[str]:
     if config.database.url is not None:
         yield config.database.url
         return
-    with EmbeddedPostgres(config.postgres_dir, stop_joined=False) as postgres:
+    with EmbeddedPostgres(config.postgres_dir) as postgres:
         yield postgres.url()
 
 

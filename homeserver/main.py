@@ -174,7 +174,11 @@ async def running(config: Config, database_url: str, clock: Clock = now_ms) -> A
         server = await build_server(config, database, clock, notifier)
         writer = asyncio.create_task(server.stream.run(), name="stream writer")
         stack.push_async_callback(_finish_writing, server, writer)
-        for loop in (server.typing.expire_forever(), server.sessions.write_seen_forever()):
+        for loop in (
+            server.typing.expire_forever(),
+            server.sessions.write_seen_forever(),
+            server.sessions.follow_ended_forever(),
+        ):
             stack.push_async_callback(_cancel, _background(loop))
         addresses = [await _listen(server, listener, stack) for listener in config.listeners]
         stack.callback(notifier.stop)  # before the listeners wait for requests to end
@@ -248,7 +252,7 @@ def run(config: Config, *, on_ready: Callable[[RunningServer], Awaitable[None]] 
     with ExitStack() as stack:
         url = config.database.url
         if url is None:
-            url = stack.enter_context(EmbeddedPostgres(config.postgres_dir, stop_joined=True)).url()
+            url = stack.enter_context(EmbeddedPostgres(config.postgres_dir)).url()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(config, url, on_ready))
 

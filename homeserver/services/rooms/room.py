@@ -62,7 +62,8 @@ class Room:
 
     `state` maps state keys to the positions of the current state events; `keys` numbers the state keys for
     snapshots; `last_position` is the newest published event's, `changed_position` that of the newest published change
-    of any kind (receipts, typing). `timeline` is complete after `timeline_after`.
+    of any kind (receipts, typing). `timeline` is complete after `timeline_after`. `shared_section` is what /sync last
+    told several members in the same words, and of which positions.
     """
 
     def __init__(self, room: int, room_id: str, version: RoomVersion, server_name: str) -> None:
@@ -93,6 +94,7 @@ class Room:
         self.receipts: dict[tuple[str, str, str], ReceiptRow] | None = None
         self.receipts_position = 0
         self.unread: dict[str, UnreadCounts] = {}
+        self.shared_section: tuple[tuple[int, int], bytes] = ((0, 0), b"")
         self._power_levels: tuple[StoredEvent | None, PowerLevels] | None = None
 
     @property

@@ -51,6 +51,12 @@ class SyncRequest:
     full_state: bool
     timeline_limit: int
 
+    @property
+    def shows_all_messages(self) -> bool:
+        """Whether the filter lets every message through unchanged, whatever it does to other things."""
+        chosen = self.filter
+        return chosen.room.timeline.is_trivial and chosen.event_fields is None and chosen.event_format == "client"
+
 
 class RoomSections:
     """Makes the parts of an answer that belong to rooms."""
@@ -82,6 +88,8 @@ class RoomSections:
     ) -> bytes | None:
         """The part of a room that the user is in; None when there is nothing to tell."""
         user_id = request.requester.user_id
+        if not account_data and (shared := self._shared(request, room, user_room)) is not None:
+            return shared + await self._unread_json(room, user_id) + b"}"
         is_new = user_room.position > request.since or request.full_state
         since = 0 if user_room.position > request.since else request.since
         has_news = room.last_position > since
@@ -104,7 +112,6 @@ class RoomSections:
         ephemeral = await self._ephemeral(request, room, 0 if is_new else since)
         if not (is_new or timeline.events or state_events or ephemeral or account_data or timeline.limited):
             return None
-        unread = await self._receipts.unread(room, user_id)
         parts = [
             b'{"timeline":',
             await self._timeline_json(request, room, timeline),
@@ -114,13 +121,66 @@ class RoomSections:
             orjson.dumps(ephemeral),
             b'},"account_data":{"events":[',
             b",".join(account_data_json(row) for row in account_data),
-            b']},"unread_notifications":{"notification_count":%d,"highlight_count":%d}'
-            % (unread.notifications(room.notify_count), unread.highlights(room.highlight_count)),
+            b"]}",
+            await self._unread_json(room, user_id),
             b',"summary":',
             orjson.dumps(summarise(room, user_id) if is_new or _has_members(timeline.events, state_events) else {}),
             b"}",
         ]
         return b"".join(parts)
+
+    def _shared(self, request: SyncRequest, room: Room, user_room: UserRoom) -> bytes | None:
+        """What every member is told of a room where there are only new messages: made once, for whoever asks next.
+
+        All but the unread counts, which are each member's own. None where somebody may have to be told more or less.
+        """
+        since, device = request.since, request.requester.device
+        is_plain = (
+            user_room.position <= since
+            and room.receipts_position <= since
+            and room.typing_position <= since
+            and max(room.timeline_after, self._started_at) <= since < room.last_position <= request.now
+            and not request.full_state
+            and request.shows_all_messages
+            and self._access.sees_everything(Reader(room, request.requester.user_id, None, "join"))
+        )
+        if not is_plain:
+            return None
+        begin = len(room.timeline)
+        while begin and room.timeline[begin - 1].position > since:
+            begin -= 1
+        events = room.timeline[begin:]
+        if len(events) > request.timeline_limit or any(
+            event.pdu.state_key is not None or event.device == device for event in events
+        ):
+            return None
+        if request.filter.room.state.lazy_load_members:
+            senders = {event.pdu.sender: room.state["m.room.member", event.pdu.sender] for event in events}
+            if self._lazy_members.unsent(device, room.room, senders, since):
+                return None
+        key = (events[0].position, events[-1].position)
+        if room.shared_section[0] != key:
+            if not all(self._client_events.prepare_new(event) for event in events):
+                return None
+            room.shared_section = (key, self._shared_json(request, events))
+        return room.shared_section[1]
+
+    def _shared_json(self, request: SyncRequest, events: Sequence[StoredEvent]) -> bytes:
+        timeline = b",".join(
+            [
+                serialise(event, now_ms=self._clock(), device=None, membership="join", with_room_id=False)
+                for event in events
+            ]
+        )
+        prev_batch = encode_token(events[0].position - 1).encode()
+        return b'{"timeline":{"events":[%s],"limited":false,"prev_batch":"%s"}' % (timeline, prev_batch)
+
+    async def _unread_json(self, room: Room, user_id: str) -> bytes:
+        unread = room.unread.get(user_id) or await self._receipts.unread(room, user_id)
+        return b',"unread_notifications":{"notification_count":%d,"highlight_count":%d}' % (
+            unread.notifications(room.notify_count),
+            unread.highlights(room.highlight_count),
+        )
 
     async def left(self, request: SyncRequest, room: Room, user_room: UserRoom) -> bytes:
         """The part of a room that the user has left or was banned from: up to that event and no further."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import orjson
 
@@ -96,7 +96,7 @@ class Sync:
         """The answer, or None if there is no news in it."""
         user_id = request.requester.user_id
         user_rooms = await self._user_rooms.load(user_id)
-        account_data = list(await self._account_data.changed(user_id, request.since, request.now))
+        account_data = await self._account_data.changed(user_id, request.since, request.now)
         wanted = await self._rooms_with_news(request, user_rooms, account_data)
         sections: Sections = {"join": {}, "invite": {}, "knock": {}, "leave": {}}
         if len(wanted) == 1:
@@ -118,7 +118,7 @@ class Sync:
         return b"".join(parts)
 
     async def _rooms_with_news(
-        self, request: SyncRequest, user_rooms: dict[str, UserRoom], account_data: Iterable[AccountDataRow]
+        self, request: SyncRequest, user_rooms: dict[str, UserRoom], account_data: Sequence[AccountDataRow]
     ) -> list[UserRoom]:
         """The user's rooms that may have something to tell, filtered."""
         room_filter = request.filter.room
@@ -134,8 +134,7 @@ class Sync:
                 found = [r for room_id, r in user_rooms.items() if room_id in changed]
             else:
                 found = [r for room_id in changed if (r := user_rooms.get(room_id)) is not None]
-            numbers = {row.room for row in account_data if row.room != GLOBAL}
-            if numbers:
+            if numbers := {row.room for row in account_data if row.room != GLOBAL}:
                 found += [r for r in user_rooms.values() if r.room in numbers and r.room_id not in changed]
             found = [r for r in found if r.membership == "join" or (r.position > request.since and not r.forgotten)]
         if room_filter.rooms is None and not room_filter.not_rooms:
@@ -143,7 +142,7 @@ class Sync:
         return [r for r in found if room_filter.allows_room(r.room_id)]
 
     async def _add_sections(
-        self, request: SyncRequest, wanted: list[UserRoom], account_data: list[AccountDataRow], sections: Sections
+        self, request: SyncRequest, wanted: list[UserRoom], account_data: Sequence[AccountDataRow], sections: Sections
     ) -> None:
         """Adds many rooms: a few at a time where rooms have to be read first."""
         cold = [user_room for user_room in wanted if self._registry.known(user_room.room_id) is None]
@@ -159,15 +158,15 @@ class Sync:
             await self._add_section(request, user_room, account_data, sections)
 
     async def _add_section(
-        self, request: SyncRequest, user_room: UserRoom, account_data: list[AccountDataRow], sections: Sections
+        self, request: SyncRequest, user_room: UserRoom, account_data: Sequence[AccountDataRow], sections: Sections
     ) -> None:
         room = self._registry.known(user_room.room_id) or await self._registry.load(user_room.room_id)
         if room is None:
             return
         match user_room.membership:
             case "join":
-                own = [row for row in account_data if row.room == room.room] if account_data else []
-                own = filter_account_data(own, request.filter.room.account_data) if own else own
+                own = [row for row in account_data if row.room == room.room]
+                own = filter_account_data(own, request.filter.room.account_data)
                 section = await self._sections.joined(request, room, user_room, own)
                 if section is not None:
                     sections["join"][room.room_id] = section
