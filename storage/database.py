@@ -113,6 +113,7 @@ class Database:
             yield connection
 
     async def close(self) -> None:
+        """Ends every connection, and with the writer's its lock; waits for what the pool's are doing."""
         if self._writer is not None:
             await self._writer.close()
         if self._pool is not None:
