@@ -103,17 +103,18 @@ class SnapshotRepository:
 
     async def plan(self, connection: asyncpg.Connection, new: Sequence[NewSnapshot]) -> list[tuple[int, Layer]]:
         """The layers to write for new snapshots, in order; a later one may stand on an earlier one."""
-        planned = []
+        planned: dict[int, Layer] = {}  # these are not stored yet, and have to be found whatever the cache forgets
         for snapshot, parent, changes in new:
-            layer = await self._layer_on(connection, parent, changes)
-            self._remember(snapshot, layer)
-            planned.append((snapshot, layer))
-        return planned
+            planned[snapshot] = await self._layer_on(connection, parent, changes, planned)
+            self._remember(snapshot, planned[snapshot])
+        return list(planned.items())
 
-    async def _layer_on(self, connection: asyncpg.Connection, parent: int, changes: Mapping[int, int]) -> Layer:
+    async def _layer_on(
+        self, connection: asyncpg.Connection, parent: int, changes: Mapping[int, int], planned: Mapping[int, Layer]
+    ) -> Layer:
         if parent == EMPTY:
             return Layer(EMPTY, 1, dict(changes))
-        ancestor = await self._layer(connection, parent)
+        ancestor = planned.get(parent) or await self._layer(connection, parent)
         depth = ancestor.depth + 1
         base_depth = depth & (depth - 1)
         merged = dict(changes)
@@ -124,7 +125,7 @@ class SnapshotRepository:
             base = ancestor.base
             if base == EMPTY:
                 break
-            ancestor = await self._layer(connection, base)
+            ancestor = planned.get(base) or await self._layer(connection, base)
         return Layer(base, depth, merged)
 
     async def _layer(self, connection: asyncpg.Connection, snapshot: int) -> Layer:
@@ -142,6 +143,8 @@ class SnapshotRepository:
         return layer
 
     def _remember(self, snapshot: int, layer: Layer) -> None:
+        if (known := self._layers.pop(snapshot, None)) is not None:
+            self._cached_entries -= len(known.entries)
         self._layers[snapshot] = layer
         self._cached_entries += len(layer.entries)
         while self._cached_entries > self._max_cached_entries and len(self._layers) > 1:
