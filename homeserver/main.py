@@ -18,6 +18,7 @@ from aiohttp import web
 from config.schema import Config, Listener
 from homeserver.client_api.context import Server
 from homeserver.client_api.http import HttpHandler
+from homeserver.client_api.protocol import HttpServer
 from homeserver.client_api.routes import ROUTES
 from homeserver.clock import Clock, now_ms
 from homeserver.logs import get_logger
@@ -212,7 +213,7 @@ async def _listen(server: Server, listener: Listener, stack: AsyncExitStack) -> 
     """Starts answering on one listener; returns its address for people."""
     handler = HttpHandler(server, ROUTES, frozenset(listener.resources))
     factory = partial(_make_request, max_bytes=server.config.limits.max_request_bytes)
-    http = web.Server(handler, request_factory=factory, access_log=None, keepalive_timeout=KEEPALIVE_S)
+    http = HttpServer(handler, request_factory=factory, access_log=None, keepalive_timeout=KEEPALIVE_S)
     runner = web.ServerRunner(http, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

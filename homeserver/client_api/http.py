@@ -20,6 +20,7 @@ import msgspec
 import orjson
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
+from aiohttp.web_protocol import RequestPayloadError
 from multidict import CIMultiDict
 
 from homeserver.client_api.context import Server
@@ -285,8 +286,8 @@ class HttpHandler:
         except MatrixError as error:
             response = json_response(orjson.dumps(error.body()), status=error.status)
             response.headers.update(error.headers)
-        except (ConnectionError, BadHttpMessage):
-            raise  # the client went away, or speaks no HTTP: nobody is there to answer
+        except (ConnectionError, BadHttpMessage, RequestPayloadError):
+            raise  # the client went away, or speaks no HTTP: the connection knows what to do (protocol.py)
         except Exception:
             log.exception("unexpected error", operation=name)
             response = json_response(b'{"errcode":"M_UNKNOWN","error":"Internal server error"}', status=500)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from homeserver.client_api.http import Request, Result, Route
+from homeserver.services.errors import InvalidParam
+
+MAX_TXN_ID_CHARS = 255
 
 
 async def send_message(request: Request) -> Result:
@@ -11,7 +14,7 @@ async def send_message(request: Request) -> Result:
     server, requester, params = request.server, request.requester, request.params
     server.rate_limits.check("message", requester.user_id)
     event_id = await server.sending.send_message(
-        requester, params["roomId"], params["eventType"], content, params["txnId"]
+        requester, params["roomId"], params["eventType"], content, _txn_id(request)
     )
     return b'{"event_id":"%s"}' % event_id.encode()
 
@@ -21,8 +24,15 @@ async def redact_event(request: Request) -> Result:
     content = await request.optional_json_object()
     server, requester, params = request.server, request.requester, request.params
     server.rate_limits.check("message", requester.user_id)
-    event_id = await server.sending.redact(requester, params["roomId"], params["eventId"], content, params["txnId"])
+    event_id = await server.sending.redact(requester, params["roomId"], params["eventId"], content, _txn_id(request))
     return {"event_id": event_id}
+
+
+def _txn_id(request: Request) -> str:
+    txn_id = request.params["txnId"]
+    if len(txn_id) > MAX_TXN_ID_CHARS:
+        raise InvalidParam("The transaction ID is too long")
+    return txn_id
 
 
 ROUTES = [

@@ -14,13 +14,14 @@ from typing import Any
 import orjson
 
 from homeserver.metrics import Metrics
-from homeserver.services.errors import MatrixError, TooLarge
+from homeserver.services.errors import BadJson, InvalidParam, MatrixError, TooLarge
 from homeserver.services.notifier import Notifier
 from homeserver.services.stream import Stream
 from matrix.push_rules import default_ruleset
 from storage.stream import Writes
 from storage.user_data import GLOBAL, AccountDataRow, UserDataRepository
 
+MAX_TYPE_CHARS = 255
 MAX_CONTENT_BYTES = 65_536 * 4
 MAX_ENTRIES = 10_000
 SERVER_MANAGED = frozenset({"m.fully_read", "m.push_rules"})
@@ -90,8 +91,13 @@ class AccountData:
         await self.put_unchecked(user_id, room, type, content)
 
     async def put_unchecked(self, user_id: str, room: int, type: str, content: dict[str, Any]) -> None:
-        """The same for the server itself."""
-        encoded = orjson.dumps(content)
+        """The same for the server itself. Raises BadJson, InvalidParam, TooLarge."""
+        try:
+            encoded = orjson.dumps(content)
+        except orjson.JSONEncodeError:
+            raise BadJson("A number is too large") from None
+        if len(type) > MAX_TYPE_CHARS:
+            raise InvalidParam("The type is too long")
         if len(encoded) > MAX_CONTENT_BYTES:
             raise TooLarge("The account data is too large")
         entries = (await self._user(user_id)).entries

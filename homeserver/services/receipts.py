@@ -19,13 +19,14 @@ from homeserver.services.rooms.unread import UnreadCounts
 from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
 from homeserver.services.sync.changes import Changes
+from matrix.identifiers import is_event_id
 from storage.events import EventKind, StoredEvent
 from storage.stream import Writes
 from storage.user_data import ReceiptRow, UserDataRepository
 
 READ, READ_PRIVATE, FULLY_READ = "m.read", "m.read.private", "m.fully_read"
 RECEIPT_TYPES = (READ, READ_PRIVATE, FULLY_READ)
-MAX_THREAD_ID_BYTES = 255
+MAIN_THREAD = "main"
 
 
 class Receipts:
@@ -62,7 +63,7 @@ class Receipts:
         A receipt moves forward only; an older event is accepted and changes nothing.
         """
         room = await self._access.access_joined_room(user_id, room_id)
-        if thread_id is not None and not 0 < len(thread_id.encode("utf-8", "replace")) <= MAX_THREAD_ID_BYTES:
+        if thread_id is not None and thread_id != MAIN_THREAD and not is_event_id(thread_id):
             raise InvalidParam("thread_id must be main or an event ID")
         events = await self._events.load_ids(markers.values())
         for event_id in markers.values():

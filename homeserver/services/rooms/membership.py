@@ -151,7 +151,8 @@ class Membership:
         for condition in allow[:MAX_ALLOW_CONDITIONS] if isinstance(allow, list) else ():
             if not isinstance(condition, dict) or condition.get("type") != "m.room_membership":
                 continue
-            user_room = rooms.get(condition.get("room_id", ""))
+            room_id = condition.get("room_id")
+            user_room = rooms.get(room_id) if isinstance(room_id, str) else None
             if user_room is not None and user_room.membership == "join":
                 return True
         return False

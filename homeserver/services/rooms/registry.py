@@ -60,6 +60,8 @@ class RoomRegistry:
         """The room, from memory or from the database; None if this server does not know it."""
         if (room := self.known(room_id)) is not None:
             return room
+        if "\0" in room_id:  # which PostgreSQL would not even look for
+            return None
         task = self._loading.get(room_id)
         if task is None:
             self._figures.misses += 1
