@@ -35,7 +35,6 @@ class StoredEvent:
         "event_id",
         "extremities",
         "highlight_count",
-        "json",
         "kind",
         "notifies",
         "notify_count",
@@ -56,7 +55,6 @@ class StoredEvent:
         position: int,
         room: int,
         pdu: Pdu,
-        json: bytes,
         snapshot: int,
         kind: int = EventKind.TIMELINE,
         notifies: bool = False,
@@ -73,7 +71,6 @@ class StoredEvent:
         self.room = room
         self.pdu = pdu
         self.event_id = pdu.event_id
-        self.json = json
         self.snapshot = snapshot
         self.kind = kind
         self.notifies = notifies
@@ -145,12 +142,10 @@ WHERE events.position = new.position
 
 def from_row(row: asyncpg.Record) -> StoredEvent:
     """A StoredEvent from a row of one of the queries above."""
-    json = bytes(row["json"])
     return StoredEvent(
         position=row["position"],
         room=row["room"],
-        pdu=load_pdu(orjson.loads(json), ROOM_VERSIONS[row["version"]], row["event_id"]),
-        json=json,
+        pdu=load_pdu(orjson.loads(row["json"]), ROOM_VERSIONS[row["version"]], row["event_id"]),
         snapshot=row["snapshot"],
         kind=row["kind"],
         notifies=row["notifies"],
@@ -180,7 +175,7 @@ async def insert_events(connection: asyncpg.Connection, events: Sequence[StoredE
         [e.event_id for e in events],
         [e.pdu.sender for e in events],
         [e.pdu.type for e in events],
-        [e.json for e in events],
+        [orjson.dumps(e.pdu.json) for e in events],
         [e.txn_id for e in events],
         [e.replaces for e in events],
         [e.redacted_by for e in events],

@@ -23,6 +23,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.web_protocol import RequestPayloadError
 from multidict import CIMultiDict
 
+from homeserver.client_api.answer import CORS_HEADERS, json_answer
 from homeserver.client_api.context import Server
 from homeserver.logs import bind_request, get_logger
 from homeserver.services.accounts.sessions import Requester
@@ -39,13 +40,6 @@ from matrix.canonical_json import JsonError, parse_json
 
 log = get_logger(__name__)
 
-# https://spec.matrix.org/v1.19/client-server-api/#web-browser-clients
-CORS_HEADERS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, DELETE, OPTIONS",
-    "Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Authorization, Date",
-    "Access-Control-Expose-Headers": "Retry-After",
-}
 JSON_HEADERS = CIMultiDict({"Content-Type": "application/json", **CORS_HEADERS})
 COMPRESS_FROM_BYTES = 2048
 COMPRESS_IN_THREAD_FROM_BYTES = 128 * 1024
@@ -311,11 +305,14 @@ class HttpHandler:
         return requester
 
     async def _respond(self, http: web.BaseRequest, result: Result) -> web.StreamResponse:
-        if isinstance(result, web.StreamResponse):
+        if type(result) is bytes:
+            body = result
+        elif isinstance(result, web.StreamResponse):
             return result
-        body = result if isinstance(result, bytes) else orjson.dumps(result)
+        else:
+            body = orjson.dumps(result)
         if len(body) < COMPRESS_FROM_BYTES or "gzip" not in http.headers.get("Accept-Encoding", ""):
-            return json_response(body)
+            return json_answer(http, body)
         if len(body) < COMPRESS_IN_THREAD_FROM_BYTES:
             compressed = gzip(body)
         else:
