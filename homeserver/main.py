@@ -93,8 +93,8 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
     events = EventCache(event_rows, metrics, max_events=caches.events)
     registry = RoomRegistry(rooms, event_rows, snapshots, events, metrics, server_name=name, max_rooms=caches.rooms)
     await registry.open()
-    access = Access(registry, events, snapshots)
     user_rooms = UserRooms(rooms, metrics, max_users=caches.users)
+    access = Access(registry, events, snapshots, user_rooms)
     changes = Changes()
     changes.start(stream.current)
     authoring = Authoring(

@@ -13,6 +13,7 @@ from homeserver.services.errors import Forbidden, NotFound
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
+from homeserver.services.rooms.user_rooms import UserRooms
 from matrix.history_visibility import Standing, is_event_visible, may_see_event, visibility_of
 from storage.events import EventKind, StoredEvent
 from storage.snapshots import SnapshotRepository
@@ -33,10 +34,13 @@ class Reader(NamedTuple):
 class Access:
     """Grants access to rooms and events."""
 
-    def __init__(self, registry: RoomRegistry, events: EventCache, snapshots: SnapshotRepository) -> None:
+    def __init__(
+        self, registry: RoomRegistry, events: EventCache, snapshots: SnapshotRepository, user_rooms: UserRooms
+    ) -> None:
         self._registry = registry
         self._events = events
         self._snapshots = snapshots
+        self._user_rooms = user_rooms
 
     async def access_room(self, room_id: str) -> Room:
         """A room that is about to be judged by the authorisation rules themselves. Raises NotFound."""
@@ -53,7 +57,7 @@ class Access:
         return room
 
     async def access_readable_room(self, user_id: str, room_id: str) -> Reader:
-        """A room that the user is in, was in, or that the world may read. Raises Forbidden.
+        """A room that the user is in, was in and has not forgotten, or that the world may read. Raises Forbidden.
 
         https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
         """
@@ -63,7 +67,7 @@ class Access:
         membership = room.membership(user_id)
         if membership == "join" or self.visibility(room) == "world_readable":
             return Reader(room, user_id, None, membership)
-        if membership in ("leave", "ban"):
+        if membership in ("leave", "ban") and not await self._is_forgotten(room_id, user_id):
             left = await self._left_at(room, user_id)
             if left is not None:
                 return Reader(room, user_id, left, membership)
@@ -185,6 +189,10 @@ class Access:
             left = position
             position = event.replaces
         return None
+
+    async def _is_forgotten(self, room_id: str, user_id: str) -> bool:
+        user_room = (await self._user_rooms.load(user_id)).get(room_id)
+        return user_room is not None and user_room.forgotten
 
     async def _event_at(self, position: int) -> StoredEvent:
         return (await self._events.load([position]))[position]
