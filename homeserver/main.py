@@ -73,10 +73,11 @@ KEEPALIVE_S = 75.0
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that answers: its services, and where it listens."""
+    """A server that answers: its services, and where it listens. `writer` ends early only if it cannot go on."""
 
     server: Server
     addresses: tuple[str, ...]
+    writer: asyncio.Task[None]
 
 
 async def build_server(config: Config, database: Database, clock: Clock, notifier: Notifier) -> Server:
@@ -183,7 +184,7 @@ async def running(config: Config, database_url: str, clock: Clock = now_ms) -> A
             stack.push_async_callback(_cancel, _background(loop))
         addresses = [await _listen(server, listener, stack) for listener in config.listeners]
         stack.callback(notifier.stop)  # before the listeners wait for requests to end
-        yield RunningServer(server, tuple(addresses))
+        yield RunningServer(server, tuple(addresses), writer)
         log.info("stopping")
 
 
@@ -275,4 +276,6 @@ async def _run(config: Config, url: str, on_ready: Callable[[RunningServer], Awa
         log.info("ready", addresses=server.addresses)
         if on_ready is not None:
             await on_ready(server)
-        await stop.wait()
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait((stopped, server.writer), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()

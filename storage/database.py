@@ -20,6 +20,18 @@ CREATE TABLE IF NOT EXISTS migrations (
 """
 
 
+CONNECTION_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.exceptions.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+)
+"""What says that a connection was lost or cannot be had, and nothing about what was asked of it."""
+
+
 class StorageError(Exception):
     """The database cannot be used as it is: its message is for the administrator."""
 
@@ -100,11 +112,19 @@ class Database:
                 await connection.execute(f"SET lock_timeout = {WRITER_LOCK_TIMEOUT_MS}")
                 await connection.execute("SELECT pg_advisory_lock($1)", WRITER_LOCK)
                 await connection.execute("SET lock_timeout = 0")
-            except asyncpg.LockNotAvailableError:
-                await connection.close()
-                raise StorageError("another Weft process is running on this database") from None
+            except BaseException as error:
+                connection.terminate()
+                if isinstance(error, asyncpg.LockNotAvailableError):
+                    raise StorageError("another Weft process is running on this database") from None
+                raise
             self._writer = connection
         return self._writer
+
+    def drop_writer(self) -> None:
+        """Lets go of the writer's connection, on which something went wrong: `writer` makes another."""
+        if self._writer is not None:
+            self._writer.terminate()
+            self._writer = None
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:

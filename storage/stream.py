@@ -32,7 +32,19 @@ from storage.user_data import (
 )
 
 RESERVE_POSITIONS = "UPDATE stream SET reserved_until = reserved_until + $1 RETURNING reserved_until"
+RESERVED_UNTIL = "SELECT reserved_until FROM stream"
 CLAIM_SERVER_NAME = "UPDATE stream SET server_name = coalesce(server_name, $1) RETURNING server_name"
+
+# One row of each kind that can be alone in a batch tells whether the batch was committed.
+HAS_EVENT = "SELECT EXISTS (SELECT FROM events WHERE position = $1)"
+HAS_ALIAS = "SELECT EXISTS (SELECT FROM aliases WHERE alias = $1 AND room = $2 AND creator = $3)"
+HAS_RECEIPT = """
+SELECT EXISTS (SELECT FROM receipts
+    WHERE room = $1 AND user_id = $2 AND type = $3 AND thread_id = $4 AND position = $5)
+"""
+HAS_ACCOUNT_DATA = """
+SELECT EXISTS (SELECT FROM account_data WHERE user_id = $1 AND room = $2 AND type = $3 AND position = $4)
+"""
 
 
 @dataclass(slots=True, frozen=True)
@@ -115,6 +127,26 @@ class StreamRepository:
         """Positions that nobody was given before and nobody will be given again, after all earlier ones."""
         end = int(await connection.fetchval(RESERVE_POSITIONS, count)) + 1
         return range(end - count, end)
+
+    async def load_reserved_until(self, connection: asyncpg.Connection) -> int:
+        """The position up to which (and without which) positions were ever reserved."""
+        return int(await connection.fetchval(RESERVED_UNTIL)) + 1
+
+    async def is_committed(self, connection: asyncpg.Connection, writes: Writes) -> bool:
+        """Whether a batch is durable, whose commit was interrupted. Only the writer can tell: nobody is ahead of it."""
+        if writes.events:
+            found = await connection.fetchval(HAS_EVENT, writes.events[-1].position)
+        elif writes.receipts:
+            row = writes.receipts[-1]
+            key = (row.room, row.user_id, row.type, row.thread_id)
+            found = await connection.fetchval(HAS_RECEIPT, *key, row.position)
+        elif writes.account_data:
+            data = writes.account_data[-1]
+            found = await connection.fetchval(HAS_ACCOUNT_DATA, data.user_id, data.room, data.type, data.position)
+        else:
+            assert writes.aliases, "what else is written goes with events"
+            found = await connection.fetchval(HAS_ALIAS, *writes.aliases[-1])
+        return bool(found)
 
     async def commit(self, connection: asyncpg.Connection, writes: Writes) -> None:
         """Makes a batch durable, whole or not at all."""

@@ -14,20 +14,26 @@ durable (typing) takes a position too and travels the same road, with nothing to
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
+
+import asyncpg
 
 from homeserver.logs import get_logger
 from homeserver.metrics import Metrics
 from homeserver.services.errors import MatrixError
-from storage.database import Database
+from storage.database import CONNECTION_ERRORS, Database, StorageError
 from storage.stream import StreamRepository, Writes
 
 log = get_logger(__name__)
 
 RESERVE_POSITIONS = 1_000_000
 RESERVE_BELOW = 100_000
+OUT_OF_REACH_AFTER_S = 10.0
+RECONNECT_INTERVAL_S = 0.2
+MAX_ATTEMPTS = 3
 MAX_BATCH_UNITS = 512
 MAX_QUEUED_UNITS = 10_000
 
@@ -61,21 +67,26 @@ class Stream:
         self._next = 0
         self._reserved_until = 0
         self._stopping = False
+        self._is_out_of_reach = False
+        self._connection: asyncpg.Connection | None = None
         self.current = 0
         self.started_at = 0
         self.on_published: Callable[[], None] = lambda: None
 
     async def open(self, server_name: str) -> None:
         """Becomes the writer. Raises StorageError when another process is, or the database is another server's."""
-        connection = await self._database.writer()
-        await self._repository.claim_server_name(connection, server_name)
-        positions = await self._repository.reserve_positions(connection, RESERVE_POSITIONS)
+        try:
+            connection = self._connection = await self._database.writer()
+            await self._repository.claim_server_name(connection, server_name)
+            positions = await self._repository.reserve_positions(connection, RESERVE_POSITIONS)
+        except CONNECTION_ERRORS as error:
+            raise StorageError(f"cannot use the PostgreSQL database: {error}") from error
         self._next, self._reserved_until = positions.start, positions.stop
         self.current = self.started_at = positions.start - 1
 
     def next_position(self) -> int:
         """Takes the next position; it must be submitted before anything is awaited."""
-        if self._next >= self._reserved_until or len(self._queue) >= MAX_QUEUED_UNITS:
+        if self._next >= self._reserved_until or len(self._queue) >= MAX_QUEUED_UNITS or self._is_out_of_reach:
             raise Overloaded
         position = self._next
         self._next += 1
@@ -95,13 +106,23 @@ class Stream:
         return done
 
     async def run(self) -> None:
-        """Commits until `stop` was called and nothing is waiting any more."""
-        while not (self._stopping and not self._queue):
-            await self._wake.wait()
-            self._wake.clear()
-            while self._queue:
-                batch, self._queue = self._queue[:MAX_BATCH_UNITS], self._queue[MAX_BATCH_UNITS:]
-                await self._commit(batch)
+        """Commits until `stop` was called and nothing is waiting any more.
+
+        Raises StorageError when another process has become the writer: this one must not go on.
+        """
+        batch: list[Unit] = []
+        try:
+            while not (self._stopping and not self._queue):
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
+                    batch, self._queue = self._queue[:MAX_BATCH_UNITS], self._queue[MAX_BATCH_UNITS:]
+                    await self._commit(batch)
+                    batch = []
+        except BaseException as error:
+            self._stopping = True
+            self._fail(batch, error)
+            raise
 
     def stop(self) -> None:
         """Lets `run` end after what is queued; what comes later is refused."""
@@ -115,10 +136,9 @@ class Stream:
         started = time.perf_counter()
         try:
             if writes.kinds():
-                connection = await self._database.writer()
-                await self._repository.commit(connection, writes)
-            if self._reserved_until - self._next < RESERVE_BELOW:
-                await self._reserve()
+                await self._write(batch, writes)
+        except StorageError:
+            raise
         except Exception as error:
             log.exception("a batch could not be committed", units=len(batch))
             self._fail(batch, error)
@@ -134,16 +154,74 @@ class Stream:
             if not unit.done.done():
                 unit.done.set_result(None)
         self.on_published()
+        if self._reserved_until - self._next < RESERVE_BELOW:
+            await self._reserve()
+
+    async def _write(self, batch: list[Unit], writes: Writes) -> None:
+        """Makes a batch durable, over as many connections as it takes.
+
+        A connection that breaks leaves open whether the commit it carried took place. To fail a batch that is durable
+        would keep its events from everyone who syncs, and to write it again would fail: the database is asked.
+        """
+        for attempt in itertools.count():
+            try:
+                await self._repository.commit(await self._writer(), writes)
+                return
+            except CONNECTION_ERRORS as error:
+                if attempt >= MAX_ATTEMPTS:
+                    raise
+                log.warning("the database was lost during a commit", units=len(batch), error=repr(error))
+                if await self._is_committed(batch, writes):
+                    return
+
+    async def _is_committed(self, batch: list[Unit], writes: Writes) -> bool:
+        """Whether a batch is durable; waits until the database can tell, or the server is stopped."""
+        patience = time.monotonic() + OUT_OF_REACH_AFTER_S
+        try:
+            while True:
+                self._database.drop_writer()
+                try:
+                    return await self._repository.is_committed(await self._writer(), writes)
+                except CONNECTION_ERRORS:
+                    if self._stopping:
+                        raise
+                if time.monotonic() > patience:
+                    self._is_out_of_reach = True
+                    _refuse(batch + self._queue)
+                await asyncio.sleep(RECONNECT_INTERVAL_S)
+        finally:
+            self._is_out_of_reach = False
+
+    async def _writer(self) -> asyncpg.Connection:
+        """The writer's connection. Raises StorageError when somebody else has been the writer since the last one."""
+        connection = await self._database.writer()
+        if connection is not self._connection:
+            if await self._repository.load_reserved_until(connection) != self._reserved_until:
+                raise StorageError("another Weft process has written to this database meanwhile")
+            self._connection = connection
+        return connection
 
     async def _reserve(self) -> None:
-        positions = await self._repository.reserve_positions(await self._database.writer(), RESERVE_POSITIONS)
+        """Reserves more positions; if the database cannot be reached, after a later batch."""
+        try:
+            positions = await self._repository.reserve_positions(await self._writer(), RESERVE_POSITIONS)
+        except CONNECTION_ERRORS as error:
+            log.warning("no positions could be reserved", error=repr(error))
+            return
         assert positions.start == self._reserved_until, "somebody else has reserved positions"
         self._reserved_until = positions.stop
 
-    def _fail(self, batch: list[Unit], error: Exception) -> None:
+    def _fail(self, batch: list[Unit], error: BaseException) -> None:
         """Gives up a batch and all that was built on it since."""
         failed, self._queue = batch + self._queue, []
         for unit in failed:
             unit.undo()
             if not unit.done.done():
                 unit.done.set_exception(MatrixError(500, "M_UNKNOWN", f"Not stored: {type(error).__name__}"))
+
+
+def _refuse(units: Iterable[Unit]) -> None:
+    """Answers requests whose outcome is not known yet. What becomes of them is seen to all the same."""
+    for unit in units:
+        if not unit.done.done():
+            unit.done.set_exception(Overloaded())

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from storage.events import EventRepository, StoredEvent
 
 MAX_LOADED_IDS = 20_000
-MAX_REMEMBERED_IDS = 500_000
+MAX_REMEMBERED_IDS = 200_000
 
 
 @dataclass(slots=True)
@@ -76,9 +76,9 @@ class Transactions:
             for event in await self._events.load_by_transaction(device, txn_id):
                 if is_same(event):
                     return event.event_id
-        event_id = await send()
+        # Before it is sent: even what seems to fail may be stored, and the next request with this ID has to look.
         self._remember(device, known, digest)
-        return event_id
+        return await send()
 
     async def _load(self, device: int) -> _Device:
         ids = await self._events.load_transactions(device, limit=MAX_LOADED_IDS)
@@ -92,6 +92,8 @@ class Transactions:
     def _remember(self, device: int, known: _Device, digest: int) -> None:
         if len(known.used) >= MAX_LOADED_IDS:
             known.complete = False
+            return
+        if digest in known.used or self._devices.get(device) is not known:
             return
         known.used.add(digest)
         self._remembered += 1
