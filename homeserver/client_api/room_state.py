@@ -6,6 +6,7 @@ import orjson
 
 from homeserver.client_api.http import Request, Result, Route
 from homeserver.services.errors import InvalidParam, NotFound
+from homeserver.services.rooms.aliases import CANONICAL_ALIAS
 
 
 async def set_room_state_with_key(request: Request) -> Result:
@@ -13,6 +14,8 @@ async def set_room_state_with_key(request: Request) -> Result:
     content = await request.json_object()
     server, params = request.server, request.params
     server.rate_limits.check("message", request.requester.user_id)
+    if params["eventType"] == CANONICAL_ALIAS and not params.get("stateKey"):
+        await server.aliases.check_canonical_alias(request.requester.user_id, params["roomId"], content)
     event_id = await server.sending.send_state(
         request.requester, params["roomId"], params["eventType"], params.get("stateKey", ""), content
     )

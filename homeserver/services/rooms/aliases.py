@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from homeserver.services.errors import Forbidden, InvalidParam, MatrixError, NotFound
 from homeserver.services.rooms.access import Access
@@ -91,6 +92,33 @@ class Aliases:
         """A room's local aliases, for those who may read the room."""
         reader = await self._access.access_readable_room(user_id, room_id)
         return await self._rooms.load_aliases_of_room(reader.room.room)
+
+    async def check_canonical_alias(self, user_id: str, room_id: str, content: dict[str, Any]) -> None:
+        """Holds the content of a new m.room.canonical_alias event to what it says: that its aliases lead to the room.
+
+        Aliases that the event before it had are not looked at again. Raises Forbidden, InvalidParam, M_BAD_ALIAS.
+        https://spec.matrix.org/v1.19/client-server-api/#mroomcanonical_alias
+        """
+        room = await self._access.access_joined_room(user_id, room_id)
+        event = room.pinned.get((CANONICAL_ALIAS, ""))
+        before = _aliases_in(event.pdu.content) if event is not None else ()
+        aliases = _aliases_in(content)
+        if not all(is_room_alias(alias) for alias in aliases):
+            raise InvalidParam("alias and alt_aliases must be room aliases")
+        for alias in aliases:
+            if alias in before:
+                continue
+            found = await self._rooms.load_alias(alias)
+            if found is None or found[0] != room_id:
+                raise MatrixError(400, "M_BAD_ALIAS", f"{alias} does not lead to this room")
+
+
+def _aliases_in(content: dict[str, Any]) -> list[Any]:
+    alias, alt_aliases = content.get("alias"), content.get("alt_aliases")
+    aliases = [] if alias is None or alias == "" else [alias]
+    if alt_aliases is None:
+        return aliases
+    return aliases + (alt_aliases if isinstance(alt_aliases, list) else [alt_aliases])
 
 
 def _may_set_aliases(room: Room, user_id: str) -> bool:

@@ -83,6 +83,8 @@ class Timelines:
 
         At most MAX_SCANNED_EVENTS are looked at: a page may be empty and still not be the last.
         """
+        if not event_filter.allows_room(reader.room.room_id):  # not all events name their room
+            return Page([], None)
         found: list[StoredEvent] = []
         scanned = 0
         at = start

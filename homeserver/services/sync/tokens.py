@@ -22,6 +22,6 @@ def decode_token(token: str) -> int:
     digits = token.removeprefix(PREFIX)
     if not token.startswith(PREFIX) or not digits.removeprefix("-").isdigit() or not digits.isascii():
         raise InvalidParam("Not a token of this server")
-    if len(digits) > 19 or abs(int(digits)) > MAX_POSITION:
+    if len(digits) > 20 or abs(int(digits)) > MAX_POSITION:
         raise InvalidParam("Not a token of this server")
     return int(digits)
