@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,7 +212,7 @@ class Authoring:
         room.pending -= 1
         for redaction in writes.redactions:
             room.unread.clear()  # counted anew from the database when next asked for
-            if (target := self._events.get(redaction.position)) is not None:
+            for target in self._copies(room, redaction.position):
                 target.pdu = Pdu(room.version, target.event_id, orjson.loads(redaction.json))
                 target.redacted_by = redaction.redacted_by
                 target.client_json = target.unsigned_json = None
@@ -229,6 +229,11 @@ class Authoring:
                 counts.own += 1
             for observer in self.observers:
                 observer(room, event, before)
+
+    def _copies(self, room: Room, position: int) -> Iterable[StoredEvent]:
+        """The objects of one event: the cache's, and the one that the room has kept where the cache let go of it."""
+        kept = (event for event in (*room.timeline, *room.pinned.values()) if event.position == position)
+        return {id(event): event for event in (self._events.get(position), *kept) if event is not None}.values()
 
     def _undo(self, room: Room) -> None:
         room.pending -= 1
