@@ -26,6 +26,7 @@ from storage.user_data import ReceiptRow, UserDataRepository
 
 READ, READ_PRIVATE, FULLY_READ = "m.read", "m.read.private", "m.fully_read"
 RECEIPT_TYPES = (READ, READ_PRIVATE, FULLY_READ)
+WHOLE_ROOM = ("", "main")  # the threads whose receipts move the room's unread counts
 MAIN_THREAD = "main"
 
 
@@ -70,6 +71,8 @@ class Receipts:
             event = events.get(event_id)
             if event is None or event.room != room.room or event.kind != EventKind.TIMELINE:
                 raise NotFound("No such event in this room")
+            if thread_id is not None and not _is_in_thread(event, thread_id):
+                raise InvalidParam("The event is not in this thread")
         for type, event_id in markers.items():
             if type == FULLY_READ:
                 content = {"event_id": event_id}
@@ -105,7 +108,7 @@ class Receipts:
         room.receipts_position = room.changed_position = row.position
         self._changes.add(row.position, room.room_id)
         counts = room.unread.get(row.user_id)
-        if counts is not None and row.event_position > counts.read_up_to:
+        if counts is not None and row.thread_id in WHOLE_ROOM and row.event_position > counts.read_up_to:
             if row.event_position >= room.last_position:
                 room.unread[row.user_id] = UnreadCounts(row.event_position, row.notify_count, row.highlight_count)
             else:
@@ -132,20 +135,29 @@ class Receipts:
         if rows:
             room.receipts_position = max(room.receipts_position, rows[-1].position)
 
-    async def ephemeral(self, room: Room, user_id: str, after: int, up_to: int) -> dict[str, Any] | None:
-        """The m.receipt event for one reader, of the receipts that changed in after < p <= up_to."""
+    async def ephemeral(self, room: Room, user_id: str, after: int, up_to: int) -> list[dict[str, Any]]:
+        """The m.receipt events for one reader, of the receipts that changed in after < p <= up_to.
+
+        It is one event as a rule; a user who has receipts in several threads for one event needs an event for each.
+        """
         receipts = await self.load(room)
         if room.receipts_position <= after or not receipts:
-            return None
-        content: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+            return []
+        contents: list[dict[str, dict[str, dict[str, dict[str, Any]]]]] = []
         for row in receipts.values():
             if not after < row.position <= up_to or (row.type == READ_PRIVATE and row.user_id != user_id):
                 continue
             shown: dict[str, Any] = {"ts": row.ts}
             if row.thread_id:
                 shown["thread_id"] = row.thread_id
-            content.setdefault(row.event_id, {}).setdefault(row.type, {})[row.user_id] = shown
-        return {"type": "m.receipt", "content": content} if content else None
+            for content in contents:
+                readers = content.setdefault(row.event_id, {}).setdefault(row.type, {})
+                if row.user_id not in readers:
+                    readers[row.user_id] = shown
+                    break
+            else:
+                contents.append({row.event_id: {row.type: {row.user_id: shown}}})
+        return [{"type": "m.receipt", "content": content} for content in contents]
 
     async def unread(self, room: Room, user_id: str) -> UnreadCounts:
         """What a joined member's counts are made of. From memory, once they have been counted."""
@@ -161,7 +173,8 @@ class Receipts:
 
     async def _count(self, room: Room, user_id: str, up_to: int) -> UnreadCounts:
         receipts = await self.load(room)
-        read = [row for type in (READ, READ_PRIVATE) if (row := receipts.get((user_id, type, ""))) is not None]
+        keys = [(user_id, type, thread_id) for type in (READ, READ_PRIVATE) for thread_id in WHOLE_ROOM]
+        read = [row for key in keys if (row := receipts.get(key)) is not None]
         user_room = (await self._user_rooms.load(user_id)).get(room.room_id)
         joined = user_room.position if user_room is not None else 0
         best = max(read, key=lambda row: row.event_position, default=None)
@@ -173,5 +186,17 @@ class Receipts:
             counts = UnreadCounts(0, 0, 0)
         if up_to > counts.read_up_to:
             corrections = await self._repository.load_corrections(room.room, user_id, counts.read_up_to, up_to)
-            counts.own, counts.redacted, counts.personal_notify, counts.personal_highlight = corrections
+            return UnreadCounts(counts.read_up_to, counts.notify_base, counts.highlight_base, *corrections)
         return counts
+
+
+def _is_in_thread(event: StoredEvent, thread_id: str) -> bool:
+    """Whether a receipt for the event may be one in this thread.
+
+    What relates to another event otherwise than by m.thread is where that event is, and what is redacted does not say
+    any more where it was: both may be in any. https://spec.matrix.org/v1.19/client-server-api/#threading
+    """
+    relation = event.pdu.content.get("m.relates_to")
+    if not isinstance(relation, dict):
+        return thread_id in (MAIN_THREAD, event.event_id) or event.redacted_by is not None
+    return relation.get("rel_type") != "m.thread" or relation.get("event_id") == thread_id

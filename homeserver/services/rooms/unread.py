@@ -19,6 +19,7 @@ class UnreadCounts:
     highlight_base: int
     own: int = 0
     redacted: int = 0
+    redacted_highlights: int = 0
     personal_notify: int = 0
     personal_highlight: int = 0
 
@@ -28,4 +29,4 @@ class UnreadCounts:
 
     def highlights(self, running: int) -> int:
         """The `highlight_count`, likewise."""
-        return max(0, running - self.highlight_base + self.personal_highlight)
+        return max(0, running - self.highlight_base - self.redacted_highlights + self.personal_highlight)
