@@ -280,8 +280,8 @@ class Caches:
     rooms: int = option(2_000, "Rooms kept ready to send into.", minimum=16)
     events: int = option(20_000, "Events, as they were sent.", minimum=16)
     snapshots: int = option(500, "Room states at points in the past.", minimum=16)
-    tokens: int = option(20_000, "Access tokens.", minimum=16)
-    users: int = option(20_000, "Profiles, push rules and the like of a user.", minimum=16)
+    tokens: int = option(10_000, "Access tokens.", minimum=16)
+    users: int = option(10_000, "Profiles, push rules and the like of a user.", minimum=16)
     server_keys: int = option(5_000, "Keys of other servers.", minimum=16)
 
 

@@ -13,6 +13,7 @@ from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.room import Room
 from homeserver.services.stream import Stream
 from homeserver.services.sync.changes import Changes
+from storage.events import StoredEvent
 from storage.stream import Writes
 
 MAX_TIMEOUT_MS = 120_000
@@ -42,9 +43,13 @@ class Typing:
         if is_news:
             await self._announce(room)
 
-    def stop_in(self, room: Room, user_id: str) -> bool:
-        """Forgets that a user was typing, who has sent or left; True if they were."""
-        return room.typing.pop(user_id, None) is not None
+    def on_event(self, room: Room, event: StoredEvent, _before: str | None) -> None:
+        """Ends the typing of those who leave (a `PublishObserver`)."""
+        if not room.typing or event.pdu.type != "m.room.member" or event.pdu.state_key not in room.typing:
+            return
+        if event.pdu.content.get("membership") != "join":
+            del room.typing[event.pdu.state_key]
+            room.typing_position = event.position
 
     async def _announce(self, room: Room) -> None:
         position = self._stream.next_position()

@@ -73,22 +73,28 @@ class Authoring:
     def author(
         self, room: Room, drafts: Sequence[Draft], writes: Writes | None = None
     ) -> tuple[list[StoredEvent], asyncio.Future[None]]:
-        """Makes events on the room's tip, all or none, to be committed together with what `writes` holds.
+        """Makes events on the room's tip, all or none; what is to be written is added to `writes`, if given.
 
         Returns the events and a future that is done when they are durable and published. Raises NotLoaded when state
         has to be read first, Forbidden when the rules do not allow an event, TooLarge and BadJson for contents that
         no event can have.
         """
-        writes = writes or Writes()
         before = room.tip.copy() if len(drafts) > 1 else None
+        own = Writes()
         made: list[StoredEvent] = []
         try:
             for draft in drafts:
-                made.append(self._author_one(room, draft, writes))
+                made.append(self._author_one(room, draft, own))
         except BaseException:
             if before is not None:
                 room.tip = before
+                for row in own.state_keys:
+                    del room.keys[row.type, row.state_key]
             raise
+        if writes is None:
+            writes = own
+        else:
+            writes.extend(own)
         room.pending += 1
         done = self._stream.submit(
             made[-1].position, writes, lambda: self._publish(room, made, writes), lambda: self._undo(room)

@@ -80,6 +80,7 @@ class RoomRegistry:
         if len(self._by_id) > self._max_rooms:
             for room_id, old in self._by_id.items():
                 if not old.pending and not old.typing and old is not room:
+                    old.stale = True  # whoever holds it still must not build on it
                     del self._by_id[room_id]
                     break
 

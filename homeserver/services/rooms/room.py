@@ -22,7 +22,7 @@ CREATE = ("m.room.create", "")
 POWER_LEVELS = ("m.room.power_levels", "")
 JOIN_RULES = ("m.room.join_rules", "")
 
-TIMELINE_EVENTS = 64
+TIMELINE_EVENTS = 32
 """How many of a room's newest events are kept at hand; up to twice as many before the older half is dropped."""
 
 

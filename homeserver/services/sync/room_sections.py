@@ -92,12 +92,9 @@ class RoomSections:
             return shared + await self._unread_json(room, user_id) + b"}"
         is_new = user_room.position > request.since or request.full_state
         since = 0 if user_room.position > request.since else request.since
-        has_news = room.last_position > since
         reader = Reader(room, user_id, None, "join")
-        # State is taken before anything is awaited: afterwards the room may be ahead of `request.now`.
-        state = state_since(room.state, 0 if is_new else since) if is_new or has_news else {}
         timeline = Slice((), False, since)
-        if has_news:
+        if has_news := room.last_position > since:
             timeline = await self._timelines.newest(
                 reader,
                 after=since,
@@ -105,9 +102,10 @@ class RoomSections:
                 limit=request.timeline_limit,
                 event_filter=request.filter.room.timeline,
             )
-        state = before_timeline(state, timeline.events, 0 if is_new else since)
-        if not is_new and not timeline.limited and request.filter.room.timeline.is_trivial:
-            state = {}  # every change stands in the timeline
+        state: dict[tuple[str, str], int] = {}
+        # Otherwise every change of the state stands in the timeline.
+        if is_new or timeline.limited or (has_news and not request.filter.room.timeline.is_trivial):
+            state = await self._state_before(request, room, timeline.events, 0 if is_new else since)
         state_events = await self._state_events(request, room, state, timeline.events, is_new=is_new)
         ephemeral = await self._ephemeral(request, room, 0 if is_new else since)
         if not (is_new or timeline.events or state_events or ephemeral or account_data or timeline.limited):
@@ -128,6 +126,19 @@ class RoomSections:
             b"}",
         ]
         return b"".join(parts)
+
+    async def _state_before(
+        self, request: SyncRequest, room: Room, timeline: Sequence[StoredEvent], since: int
+    ) -> dict[tuple[str, str], int]:
+        """What the state was before a timeline slice that ends now, without what is older than `since`."""
+        if room.timeline_after <= request.now:
+            later = [event for event in room.timeline if event.position > request.now]
+            state = state_since(room.state, since)
+        else:  # while this answer was made the room has moved on further than memory goes back
+            last = await self._events.load_timeline(room.room, after=0, up_to=request.now, limit=1, backwards=True)
+            later = []
+            state = state_since(await self._access.state_at(room, last[0].snapshot), since)
+        return before_timeline(state, [*timeline, *later], since)
 
     def _shared(self, request: SyncRequest, room: Room, user_room: UserRoom) -> bytes | None:
         """What every member is told of a room where there are only new messages: made once, for whoever asks next.
@@ -288,9 +299,7 @@ class RoomSections:
         has_changed = since < room.typing_position <= request.now or since < self._started_at
         if has_changed and (since or room.typing):
             found.append({"type": "m.typing", "content": {"user_ids": list(room.typing)}})
-        receipts = await self._receipts.ephemeral(room, request.requester.user_id, since, request.now)
-        if receipts is not None:
-            found.append(receipts)
+        found += await self._receipts.ephemeral(room, request.requester.user_id, since, request.now)
         if ephemeral_filter.is_trivial:
             return found
         return [event for event in found if ephemeral_filter.matches(event)]
