@@ -120,11 +120,18 @@ async def test_its_link_leads_to_the_api(tab: Tab, shared_homeserver: Homeserver
     assert "v1.1" in json.loads(await tab.evaluate("document.body.innerText"))["versions"]
 
 
+async def _page_elsewhere(_request: web.Request) -> web.Response:
+    no_icon = '<link rel="icon" href="data:,">'
+    return web.Response(text=f"<!doctype html><title>A web client</title>{no_icon}", content_type="text/html")
+
+
 async def test_a_web_client_of_another_origin_can_chat(tab: Tab, shared_homeserver: Homeserver) -> None:
     """https://spec.matrix.org/v1.19/client-server-api/#web-browser-clients"""
-    async with TestServer(web.Application()) as elsewhere:
+    tab.problems.clear()
+    app = web.Application()
+    app.router.add_get("/", _page_elsewhere)
+    async with TestServer(app) as elsewhere:
         await tab.open(str(elsewhere.make_url("/")))
-        tab.problems.clear()
         result = await tab.evaluate(WEB_CLIENT.replace("BASE_URL", json.dumps(shared_homeserver.base_url)))
         origin = str(elsewhere.make_url("")).rstrip("/")
     assert result == {"origin": origin, "same": True, "body": "Grüße ✨", "user": "@webster:weft.test"}
