@@ -113,7 +113,8 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         access, events, timelines, client_events, receipts, account_data, clock, started_at=stream.started_at
     )
     sync = Sync(stream, notifier, changes, registry, rooms, user_rooms, account_data, sections, config.limits)
-    authoring.observers += [user_rooms.on_event, sync.on_event]
+    typing = Typing(access, stream, notifier, changes, clock)
+    authoring.observers += [user_rooms.on_event, typing.on_event, sync.on_event]
     aliases = Aliases(rooms, access, stream, server_name=name)
     rate_limits = RateLimiter(config.rate_limits, clock)
     sessions = Sessions(accounts, clock, max_cached_tokens=caches.tokens)
@@ -157,7 +158,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         timelines=timelines,
         user_rooms=user_rooms,
         receipts=receipts,
-        typing=Typing(access, stream, notifier, changes, clock),
+        typing=typing,
         sync=sync,
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from homeserver.client_api.http import Request, Result, Route
-from homeserver.services.errors import Forbidden, NotFound
+from homeserver.services.errors import Forbidden, InvalidParam, NotFound
+from matrix.identifiers import is_room_id
 from storage.user_data import GLOBAL
 
 
@@ -17,6 +18,8 @@ def access_own(request: Request) -> str:
 async def _room_number(request: Request) -> int:
     if "roomId" not in request.params:
         return GLOBAL
+    if not is_room_id(request.params["roomId"]):
+        raise InvalidParam("Not a room ID")
     rooms = await request.server.user_rooms.load(request.requester.user_id)
     room = rooms.get(request.params["roomId"])
     if room is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from homeserver.client_api.account_data import access_own
@@ -20,9 +22,9 @@ class TypingState(msgspec.Struct):
 
 
 class ReceiptBody(msgspec.Struct):
-    """The body of postReceipt."""
+    """The body of postReceipt. A thread_id of another type than text is an error of its own."""
 
-    thread_id: str | None = None
+    thread_id: Any = None
 
 
 class ReadMarkers(msgspec.Struct):
@@ -47,6 +49,8 @@ async def post_receipt(request: Request) -> Result:
     params = request.params
     if params["receiptType"] not in RECEIPT_TYPES:
         raise InvalidParam("Not a receipt type")
+    if body.thread_id is not None and not isinstance(body.thread_id, str):
+        raise InvalidParam("thread_id must be a string")
     if params["receiptType"] == FULLY_READ and body.thread_id is not None:
         raise InvalidParam("m.fully_read has no threads")
     await request.server.receipts.set_markers(

@@ -9,8 +9,9 @@ from homeserver.services.errors import BadJson, Forbidden, InvalidParam, MatrixE
 from matrix.canonical_json import JsonError, check_event_value
 
 # https://spec.matrix.org/v1.19/appendices/#common-namespaced-identifier-grammar
-KEY_NAME = re.compile(r"[a-z][a-z0-9._-]{0,254}")
+KEY_NAME = re.compile(r"[a-z][a-z0-9._-]*")
 STRING_FIELDS = ("displayname", "avatar_url", "m.tz")
+MAX_KEY_BYTES = 255
 MAX_FIELD_BYTES = 2048
 
 
@@ -22,6 +23,8 @@ def _access_own_field(request: Request) -> str:
 
 def _key_name(request: Request) -> str:
     key = request.params["keyName"]
+    if len(key.encode()) > MAX_KEY_BYTES:
+        raise MatrixError(400, "M_KEY_TOO_LARGE", f"The name of a field can have {MAX_KEY_BYTES} bytes")
     if not KEY_NAME.fullmatch(key):
         raise InvalidParam("Not a name that a profile field can have")
     return key
