@@ -68,7 +68,9 @@ class Tab:
             case "Network.requestWillBeSent":
                 self.requested.append(params["request"]["url"])
             case "Log.entryAdded":
-                self.problems.append(params["entry"]["text"])
+                entry = params["entry"]
+                if not entry.get("url", "").endswith("/favicon.ico"):  # which browsers ask for by themselves
+                    self.problems.append(f"{entry.get('url')}: {entry['text']}")
             case "Runtime.exceptionThrown":
                 self.problems.append(str(params["exceptionDetails"]))
 
