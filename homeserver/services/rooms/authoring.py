@@ -218,10 +218,7 @@ class Authoring:
         room.pending -= 1
         for redaction in writes.redactions:
             room.unread.clear()  # counted anew from the database when next asked for
-            for target in self._copies(room, redaction.position):
-                target.pdu = Pdu(room.version, target.event_id, orjson.loads(redaction.json))
-                target.redacted_by = redaction.redacted_by
-                target.client_json = target.unsigned_json = None
+            self._redact(room, redaction)
         for row in writes.personal_counts:
             if (counts := room.unread.get(row.user_id)) is not None:
                 counts.personal_notify += row.notify
@@ -235,6 +232,19 @@ class Authoring:
                 counts.own += 1
             for observer in self.observers:
                 observer(room, event, before)
+
+    def _redact(self, room: Room, redaction: Redaction) -> None:
+        """Takes a redacted event's content out of memory, wherever it is."""
+        redacted = orjson.loads(redaction.json)
+        for target in self._copies(room, redaction.position):
+            target.pdu = Pdu(room.version, target.event_id, redacted)
+            target.redacted_by = redaction.redacted_by
+            target.client_json = target.unsigned_json = None
+        if "state_key" not in redacted and redacted["type"] != "m.room.redaction":
+            return  # no other event shows its content
+        for event in (*self._events.showing(redaction.position), *room.timeline, *room.pinned.values()):
+            if redaction.position in (event.replaces, event.redacted_by):
+                event.unsigned_json = None
 
     def _copies(self, room: Room, position: int) -> Iterable[StoredEvent]:
         """The objects of one event: the cache's, and the one that the room has kept where the cache let go of it."""

@@ -41,6 +41,10 @@ class EventCache:
             self._by_position.move_to_end(position)
         return event
 
+    def showing(self, position: int) -> list[StoredEvent]:
+        """The events here whose `unsigned` shows the content of the event at a position. Looks at all there are."""
+        return [e for e in self._by_position.values() if e.replaces == position or e.redacted_by == position]
+
     async def load(self, positions: Iterable[int]) -> dict[int, StoredEvent]:
         """The events at these positions, from here or from the database."""
         found: dict[int, StoredEvent] = {}
