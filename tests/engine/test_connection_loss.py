@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -85,9 +87,7 @@ async def cut(url: str, rng: random.Random, senders: list[Sender]) -> None:
         await admin.close()
 
 
-async def test_cut_connections_lose_and_repeat_nothing(
-    homeserver: Homeserver, database_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_cut_connections_lose_and_repeat_nothing(homeserver: Homeserver, database_url: str) -> None:
     rng = seeded_random()
     users = [await homeserver.register() for _ in range(SENDERS)]
     rooms = [await users[0].create_room(preset="public_chat") for _ in range(3)]
@@ -183,9 +183,7 @@ async def test_a_server_of_another_name_is_refused(database_url: str, tmp_path: 
     config = make_config(tmp_path)
     async with started(config, database_url):
         pass
-    import dataclasses
-
-    other = dataclasses.replace(config, server_name="other.test")
+    other = replace(config, server_name="other.test")
     with pytest.raises(StorageError, match=r"belongs to the server weft\.test, not other\.test"):
         async with running(other, database_url):
             pytest.fail("it runs")
@@ -193,22 +191,22 @@ async def test_a_server_of_another_name_is_refused(database_url: str, tmp_path: 
         await homeserver.register()
 
 
-async def test_a_server_that_was_overtaken_does_not_write_again(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_server_that_was_overtaken_does_not_write_again(database_url: str, tmp_path: Path) -> None:
     """It loses its lock, another one takes over and stops: the first one's positions are of the past."""
-    with pytest.raises(StorageError, match="another Weft process has written to this database meanwhile"):
-        async with started(make_config(tmp_path), database_url) as first:
-            alice = await first.register()
-            room_id = await alice.create_room()
-            assert first.running is not None
-            first.running.server.database.drop_writer()
-            async with started(make_config(tmp_path), database_url) as second:
-                user = User(second, alice.user_id, alice.token, alice.device_id)
-                event_id = await user.send(room_id, "from the second")
-            answer = await alice.in_room("PUT", room_id, "send/m.room.message/1", {"msgtype": "m.text", "body": "old"})
-            assert answer.status >= 500
-            assert first.running.writer.done()
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(started(make_config(tmp_path), database_url))
+        assert first.running is not None
+        alice = await first.register()
+        room_id = await alice.create_room()
+        first.running.server.database.drop_writer()
+        async with started(make_config(tmp_path), database_url) as second:
+            user = User(second, alice.user_id, alice.token, alice.device_id)
+            event_id = await user.send(room_id, "from the second")
+        answer = await alice.in_room("PUT", room_id, "send/m.room.message/1", {"msgtype": "m.text", "body": "old"})
+        assert answer.status >= 500
+        assert first.running.writer.done()
+        with pytest.raises(StorageError, match="another Weft process has written to this database meanwhile"):
+            await stack.aclose()
     async with started(make_config(tmp_path), database_url) as third:
         user = User(third, alice.user_id, alice.token, alice.device_id)
         events = await page_back(user, room_id)

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from tests.client import Homeserver, User
-from tests.conftest import started
+from tests.conftest import make_config, started
 from tests.engine.follower import page_back
 from tests.engine.integrity import check_database
 from tests.engine.process import server_process, write_config
@@ -73,8 +73,6 @@ async def test_a_server_that_is_told_to_stop_ends_what_it_began(database_url: st
 
     assert {status for sender in senders for status in sender.refused} <= {503}
     await check_database(database_url)
-    from tests.conftest import make_config
-
     async with started(make_config(tmp_path), database_url) as again:
         reader = User(again, users[0].user_id, users[0].token, users[0].device_id)
         stored = {event["event_id"] for event in await page_back(reader, busy)}
