@@ -68,7 +68,7 @@ class Access:
         if membership == "join" or self.visibility(room) == "world_readable":
             return Reader(room, user_id, None, membership)
         if membership in ("leave", "ban") and not await self._is_forgotten(room_id, user_id):
-            left = await self._left_at(room, user_id)
+            left = await self.left_at(room, user_id)
             if left is not None:
                 return Reader(room, user_id, left, membership)
         raise Forbidden(NOT_IN_ROOM)
@@ -178,7 +178,7 @@ class Access:
             position = event.replaces
         return 0
 
-    async def _left_at(self, room: Room, user_id: str) -> int | None:
+    async def left_at(self, room: Room, user_id: str) -> int | None:
         """Where a user who was once joined left the room; None for one who only declined or was banned from outside."""
         position = room.state.get(("m.room.member", user_id))
         left = None

@@ -112,7 +112,7 @@ class RoomSections:
             return None
         parts = [
             b'{"timeline":',
-            await self._timeline_json(request, room, timeline),
+            await self._timeline_json(request, timeline, joined_at=user_room.position),
             b',"state":{"events":[',
             await self._events_json(request, state_events),
             b']},"ephemeral":{"events":',
@@ -207,20 +207,37 @@ class RoomSections:
         leaving = (await self._events.load([user_room.position]))[user_room.position]
         if not timeline.events:
             timeline = Slice((leaving,), False, user_room.position - 1)  # one always sees oneself leave
-        state: dict[tuple[str, str], int] = {}
-        if timeline.limited or not request.since:
-            before = await self._access.state_at(room, leaving.snapshot)
-            state = before_timeline(state_since(before, request.since), timeline.events, request.since)
+        state = await self._state_when_left(request, room, timeline)
         state_events = await self._state_events(request, room, state, timeline.events, is_new=False)
         return b"".join(
             (
                 b'{"timeline":',
-                await self._timeline_json(request, room, timeline, membership=None),
+                await self._timeline_json(request, timeline, joined_at=None),
                 b',"state":{"events":[',
                 await self._events_json(request, state_events),
                 b']},"account_data":{"events":[]}}',
             )
         )
+
+    async def _state_when_left(self, request: SyncRequest, room: Room, timeline: Slice) -> dict[tuple[str, str], int]:
+        """The state before the timeline of a room that the user has left, as far as they have not been told of it.
+
+        It is that of the moment when they were last in the room: who only declined an invitation is told nothing, and
+        who was banned later nothing newer.
+        """
+        since = request.since
+        left_at = await self._access.left_at(room, request.requester.user_id)
+        if left_at is None or left_at <= since:
+            return {}
+        event = (await self._events.load([left_at]))[left_at]
+        snapshot = event.snapshot
+        while event.position > since and event.replaces is not None:
+            event = (await self._events.load([event.replaces]))[event.replaces]
+        if event.position > since or event.pdu.content.get("membership") != "join":
+            since = 0  # they have come and gone since then
+        elif not timeline.limited:
+            return {}
+        return before_timeline(state_since(await self._access.state_at(room, snapshot), since), timeline.events, since)
 
     async def stripped(self, room: Room, user_room: UserRoom) -> bytes:
         """The stripped state of a room that the user is invited to or has knocked on, as an array."""
@@ -304,25 +321,27 @@ class RoomSections:
             return found
         return [event for event in found if ephemeral_filter.matches(event)]
 
-    async def _timeline_json(
-        self, request: SyncRequest, room: Room, timeline: Slice, membership: str | None = "join"
-    ) -> bytes:
-        events = await self._events_json(request, timeline.events, membership)
+    async def _timeline_json(self, request: SyncRequest, timeline: Slice, *, joined_at: int | None) -> bytes:
+        events = await self._events_json(request, timeline.events, joined_at)
         limited = b"true" if timeline.limited else b"false"
         prev_batch = encode_token(timeline.start).encode()
         return b'{"events":[' + events + b'],"limited":' + limited + b',"prev_batch":"' + prev_batch + b'"}'
 
     async def _events_json(
-        self, request: SyncRequest, events: Sequence[StoredEvent], membership: str | None = None
+        self, request: SyncRequest, events: Sequence[StoredEvent], joined_at: int | None = None
     ) -> bytes:
-        """Events as the members of an array."""
+        """Events as the members of an array. `joined_at`: what the user has been in the room for they are told so."""
+
+        def membership(event: StoredEvent) -> str | None:
+            return "join" if joined_at is not None and event.position >= joined_at else None
+
         await self._client_events.prepare(events)
         now_ms, device = self._clock(), request.requester.device
         sync_filter = request.filter
         if sync_filter.event_fields is None and sync_filter.event_format == "client":
             return b",".join(
                 [
-                    serialise(event, now_ms=now_ms, device=device, membership=membership, with_room_id=False)
+                    serialise(event, now_ms=now_ms, device=device, membership=membership(event), with_room_id=False)
                     for event in events
                 ]
             )
@@ -331,7 +350,9 @@ class RoomSections:
             if sync_filter.event_format == "federation":
                 fields = event.pdu.json
             else:
-                fields = client_json(event, now_ms=now_ms, device=device, membership=membership, with_room_id=False)
+                fields = client_json(
+                    event, now_ms=now_ms, device=device, membership=membership(event), with_room_id=False
+                )
             if sync_filter.event_fields is not None:
                 fields = select_fields(fields, sync_filter.event_fields)
             shaped.append(orjson.dumps(fields))
