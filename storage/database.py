@@ -9,6 +9,9 @@ from importlib import resources
 
 import asyncpg
 
+Connection = asyncpg.Connection
+"""A connection, for those who hold one and pass it back to repositories: only these speak SQL on it."""
+
 MIGRATION_LOCK = 0x57454654  # "WEFT": one process migrates, the others wait
 WRITER_LOCK = 0x57454655
 WRITER_LOCK_TIMEOUT_MS = 15_000

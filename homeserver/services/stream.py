@@ -19,12 +19,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-import asyncpg
-
 from homeserver.logs import get_logger
 from homeserver.metrics import Metrics
 from homeserver.services.errors import MatrixError
-from storage.database import CONNECTION_ERRORS, Database, StorageError
+from storage.database import CONNECTION_ERRORS, Connection, Database, StorageError
 from storage.stream import StreamRepository, Writes
 
 log = get_logger(__name__)
@@ -68,7 +66,7 @@ class Stream:
         self._reserved_until = 0
         self._stopping = False
         self._is_out_of_reach = False
-        self._connection: asyncpg.Connection | None = None
+        self._connection: Connection | None = None
         self.current = 0
         self.started_at = 0
         self.on_published: Callable[[], None] = lambda: None
@@ -192,7 +190,7 @@ class Stream:
         finally:
             self._is_out_of_reach = False
 
-    async def _writer(self) -> asyncpg.Connection:
+    async def _writer(self) -> Connection:
         """The writer's connection. Raises StorageError when somebody else has been the writer since the last one."""
         connection = await self._database.writer()
         if connection is not self._connection:
