@@ -32,6 +32,10 @@ ROOMS_AT_ONCE = 8
 Sections = dict[str, dict[str, bytes]]
 
 
+class _MovedOn(Exception):
+    """The user has come or gone since the moment that the answer is for, and was not yet seen doing it."""
+
+
 class Sync:
     """Answers /sync, at once when there is news and otherwise when there is some."""
 
@@ -84,7 +88,10 @@ class Sync:
                     self._limits.default_timeline_events if limit is None else limit, self._limits.max_timeline_events
                 ),
             )
-            body = await self._answer(request) if since is None or full_state or now > since else None
+            try:
+                body = await self._answer(request) if since is None or full_state or now > since else None
+            except _MovedOn:
+                continue
             remaining = deadline - time.monotonic()
             if body is not None or remaining <= 0 or self._notifier.stopping:
                 return body if body is not None else _empty(now)
@@ -93,11 +100,13 @@ class Sync:
             since = now
 
     async def _answer(self, request: SyncRequest) -> bytes | None:
-        """The answer, or None if there is no news in it."""
+        """The answer, or None if there is no news in it. Raises _MovedOn."""
         user_id = request.requester.user_id
         user_rooms = await self._user_rooms.load(user_id)
         account_data = await self._account_data.changed(user_id, request.since, request.now)
         wanted = await self._rooms_with_news(request, user_rooms, account_data)
+        if any(user_room.position > request.now for user_room in wanted):
+            raise _MovedOn
         sections: Sections = {"join": {}, "invite": {}, "knock": {}, "leave": {}}
         if len(wanted) == 1:
             await self._add_section(request, wanted[0], account_data, sections)
