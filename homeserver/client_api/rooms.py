@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from homeserver.client_api.http import Request, Result, Route
+from homeserver.http.request import Request, Result, Route
 from homeserver.services.errors import Forbidden, InvalidParam, MissingParam
 from homeserver.services.rooms.access import NOT_IN_ROOM, Reader
 from homeserver.services.sync.tokens import decode_token, encode_token
@@ -67,6 +67,8 @@ async def _members(
         last = await server.events.load_timeline(
             reader.room.room, after=BEGINNING, up_to=min(at, reader.up_to or at), limit=1, backwards=True
         )
+        if last and not await server.access.visible_events(reader, last):
+            last = await _own_join(request, reader)  # of what was before, the reader sees nothing
         state = await server.access.state_at(reader.room, last[0].snapshot) if last else {}
     else:
         state = await server.access.state_positions(reader)
@@ -74,6 +76,14 @@ async def _members(
     loaded = await server.events.load(positions)
     events = [loaded[position] for position in positions]
     return [event for event in events if event.pdu.content.get("membership") in wanted]
+
+
+async def _own_join(request: Request, reader: Reader) -> list[StoredEvent]:
+    """The event by which the reader is in the room; nothing for who is not."""
+    user_room = (await request.server.user_rooms.load(reader.user_id)).get(reader.room.room_id)
+    if user_room is None or user_room.membership != "join":
+        return []
+    return list((await request.server.events.load([user_room.position])).values())
 
 
 async def get_room_events(request: Request) -> Result:

@@ -22,7 +22,7 @@ from homeserver.services.rooms.room import Room
 from homeserver.services.rooms.timelines import Slice, Timelines
 from homeserver.services.rooms.user_rooms import UserRoom
 from homeserver.services.sync.lazy_members import LazyMembers
-from homeserver.services.sync.summary import summarise
+from homeserver.services.sync.summary import heroes_of, is_named, summarise
 from homeserver.services.sync.tokens import encode_token
 from matrix.filters import Filter, RoomEventFilter, select_fields
 from storage.events import StoredEvent
@@ -167,7 +167,8 @@ class RoomSections:
             return None
         if request.filter.room.state.lazy_load_members:
             senders = {event.pdu.sender: room.state["m.room.member", event.pdu.sender] for event in events}
-            if self._lazy_members.unsent(device, room.room, senders, since):
+            is_redundant = request.filter.room.state.include_redundant_members
+            if is_redundant or self._lazy_members.unsent(device, room.room, senders, since):
                 return None
         key = (events[0].position, events[-1].position)
         if room.shared_section[0] != key:
@@ -209,6 +210,7 @@ class RoomSections:
             timeline = Slice((leaving,), False, user_room.position - 1)  # one always sees oneself leave
         state = await self._state_when_left(request, room, timeline)
         state_events = await self._state_events(request, room, state, timeline.events, is_new=False)
+        state_events = [event for event in state_events if event.position <= user_room.position]
         return b"".join(
             (
                 b'{"timeline":',
@@ -281,10 +283,15 @@ class RoomSections:
         *,
         is_new: bool,
     ) -> list[int]:
-        """The member events of the timeline's senders (and at first of the user) that the device needs."""
+        """The member events that the device needs: of the timeline's senders, at first of the user, and of the heroes.
+
+        https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members
+        """
         wanted = dict.fromkeys(event.pdu.sender for event in timeline)
         if is_new:
             wanted[request.requester.user_id] = None
+        if (is_new or _has_members(timeline)) and not is_named(room):
+            wanted.update(dict.fromkeys(heroes_of(room, request.requester.user_id)))
         changed_in_timeline = {
             event.pdu.state_key: event for event in timeline if event.pdu.type == "m.room.member" and event.pdu.is_state
         }

@@ -13,7 +13,25 @@ MAX_HEROES = 5
 
 
 def summarise(room: Room, user_id: str) -> dict[str, Any]:
-    """Counts, and heroes: the first five joined or invited members but the reader; those who left if there are none."""
+    """Counts, and heroes."""
+    return {
+        "m.heroes": heroes_of(room, user_id),
+        "m.joined_member_count": room.joined_count,
+        "m.invited_member_count": room.invited_count,
+    }
+
+
+def is_named(room: Room) -> bool:
+    """Whether the room has a name or a canonical alias, so that it need not be named after its heroes."""
+    for key, field in ((("m.room.name", ""), "name"), (("m.room.canonical_alias", ""), "alias")):
+        event = room.pinned.get(key)
+        if event is not None and event.pdu.content.get(field):
+            return True
+    return False
+
+
+def heroes_of(room: Room, user_id: str) -> list[str]:
+    """The first five joined or invited members but the reader; those who left if there are none."""
     heroes: list[str] = []
     gone: list[str] = []
     for member, membership in room.members.items():
@@ -25,8 +43,4 @@ def summarise(room: Room, user_id: str) -> dict[str, Any]:
                 break
         elif len(gone) < MAX_HEROES and membership in ("leave", "ban"):
             gone.append(member)
-    return {
-        "m.heroes": heroes or gone,
-        "m.joined_member_count": room.joined_count,
-        "m.invited_member_count": room.invited_count,
-    }
+    return heroes or gone
