@@ -27,7 +27,7 @@ def timeline_ids(part: dict[str, Any]) -> list[str]:
 
 def state_of(part: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     """The `state` of a room's part of a /sync: (type, state_key) -> content. Each key may be there once."""
-    events = part["state"]["events"]
+    events = part.get("state", {"events": []})["events"]
     state = {(event["type"], event["state_key"]): event["content"] for event in events}
     assert len(state) == len(events), "a state key is there twice"
     return state
