@@ -16,11 +16,12 @@ import uvloop
 from aiohttp import web
 
 from config.schema import Config, Listener
-from homeserver.client_api.context import Server
-from homeserver.client_api.http import HttpHandler
-from homeserver.client_api.protocol import HttpServer
-from homeserver.client_api.routes import ROUTES
+from federation.inbound.routes import ROUTES as FEDERATION_ROUTES
+from homeserver.client_api.routes import ROUTES as CLIENT_ROUTES
 from homeserver.clock import Clock, now_ms
+from homeserver.http.context import Server
+from homeserver.http.handler import HttpHandler
+from homeserver.http.protocol import HttpServer
 from homeserver.logs import get_logger
 from homeserver.metrics import Metrics
 from homeserver.services.account_data import AccountData
@@ -98,9 +99,8 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
     access = Access(registry, events, snapshots, user_rooms)
     changes = Changes()
     changes.start(stream.current)
-    authoring = Authoring(
-        stream, events, clock, server_name=name, signing_key=load_signing_key(config.signing_key_file)
-    )
+    signing_key = load_signing_key(config.signing_key_file)
+    authoring = Authoring(stream, events, clock, server_name=name, signing_key=signing_key)
     sending = Sending(access, authoring, events, Transactions(event_rows))
     profiles = Profiles(accounts, max_cached_profiles=caches.users)
     membership = Membership(access, sending, profiles, user_rooms, accounts, server_name=name)
@@ -126,6 +126,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         clock=clock,
         metrics=metrics,
         database=database,
+        signing_key=signing_key,
         stream=stream,
         sessions=sessions,
         login=login,
@@ -213,7 +214,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 async def _listen(server: Server, listener: Listener, stack: AsyncExitStack) -> str:
     """Starts answering on one listener; returns its address for people."""
-    handler = HttpHandler(server, ROUTES, frozenset(listener.resources))
+    handler = HttpHandler(server, CLIENT_ROUTES + FEDERATION_ROUTES, frozenset(listener.resources))
     factory = partial(_make_request, max_bytes=server.config.limits.max_request_bytes)
     http = HttpServer(handler, request_factory=factory, access_log=None, keepalive_timeout=KEEPALIVE_S)
     runner = web.ServerRunner(http, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT_S)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from homeserver.client_api.http import Request, Result, Route
+from homeserver.http.request import Request, Result, Route
 
 
 class SharedSecretRegisterBody(msgspec.Struct):

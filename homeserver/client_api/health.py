@@ -8,7 +8,7 @@ from importlib import resources
 
 from aiohttp import web
 
-from homeserver.client_api.http import Request, Result, Route
+from homeserver.http.request import Request, Result, Route
 from homeserver.services.errors import MatrixError
 
 READY_TIMEOUT_S = 5

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.client_api.http import Request, Result, Route, convert
+from homeserver.http.request import Request, Result, Route, convert
 from homeserver.services.accounts.login import LOGIN_TYPES
 from homeserver.services.errors import MatrixError
 

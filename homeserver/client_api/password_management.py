@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.client_api.http import Request, Result, Route
+from homeserver.http.request import Request, Result, Route
 from homeserver.services.accounts.interactive_auth import PASSWORD_FLOWS
 from homeserver.services.accounts.passwords import check_new_password
 

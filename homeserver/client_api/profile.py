@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from homeserver.client_api.http import Request, Result, Route
+from homeserver.http.request import Request, Result, Route
 from homeserver.services.errors import BadJson, Forbidden, InvalidParam, MatrixError, MissingParam, NotFound
 from matrix.canonical_json import JsonError, check_event_value
 

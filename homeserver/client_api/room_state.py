@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from homeserver.client_api.http import Request, Result, Route
+from homeserver.http.request import Request, Result, Route
 from homeserver.services.errors import InvalidParam, NotFound
 from homeserver.services.rooms.aliases import CANONICAL_ALIAS
 

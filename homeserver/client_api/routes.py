@@ -27,7 +27,7 @@ from homeserver.client_api import (
     wellknown,
     whoami,
 )
-from homeserver.client_api.http import Route
+from homeserver.http.request import Route
 
 MODULES = (
     account_data,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from homeserver.client_api.http import Request, Result, Route
+from homeserver.http.request import Request, Result, Route
 from homeserver.services.errors import InvalidParam
 from homeserver.services.sync.tokens import decode_token
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from homeserver.client_api.http import Request, Result, Route
+from homeserver.http.request import Request, Result, Route
 
 VERSIONS = ("r0.6.1", *(f"v1.{minor}" for minor in range(1, 13)))
 """What a client may rely on. A version is added once everything that it requires of servers is there."""

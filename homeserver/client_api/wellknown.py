@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from homeserver.client_api.http import Request, Result, Route
+from homeserver.http.request import Request, Result, Route
 from homeserver.services.errors import NotFound
 
 

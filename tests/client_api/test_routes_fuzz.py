@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from homeserver.client_api.http import Route
 from homeserver.client_api.routes import ROUTES
+from homeserver.http.request import Route
 from tests.client import Answer, Homeserver, User
 from tests.client_api.support import encode
 

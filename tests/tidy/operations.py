@@ -13,12 +13,15 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import NamedTuple
 
-from homeserver.client_api.http import Route
-from homeserver.client_api.routes import ROUTES
+from federation.inbound.routes import ROUTES as FEDERATION_ROUTES
+from homeserver.client_api.routes import ROUTES as CLIENT_ROUTES
+from homeserver.http.request import Route
 from tests.tidy.sources import ROOT
 
 FACTS = ROOT / "tests" / "data" / "operations.tsv"
 TABLE = ROOT / "docs" / "api.md"
+
+ROUTES = CLIENT_ROUTES + FEDERATION_ROUTES
 
 APIS = {"client-server": "Client-server API", "server-server": "Server-server API"}
 """The APIs that a homeserver serves, and their headings. The other two it calls."""

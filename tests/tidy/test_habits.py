@@ -52,7 +52,7 @@ TASK_MODULES = {
 # Functions that do nothing, and for which that is right.
 MEANT_TO_BE_EMPTY = {
     "homeserver/services/accounts/deactivation.py nothing_more": "what follows where no rooms are at hand",
-    "homeserver/client_api/answer.py write_eof": "there is nothing left to write",
+    "homeserver/http/answer.py write_eof": "there is nothing left to write",
 }
 
 TASK_CALLS = ("create_task", "ensure_future", "run_coroutine_threadsafe")

@@ -6,11 +6,14 @@ import re
 
 import pytest
 
-from homeserver.client_api.http import Route
-from homeserver.client_api.routes import MODULES, ROUTES
+from federation.inbound.routes import MODULES as FEDERATION_MODULES
+from homeserver.client_api.routes import MODULES as CLIENT_MODULES
+from homeserver.http.request import Route
 from tests.tidy import operations
-from tests.tidy.operations import TABLE, describe, generate, lost, operation_of, own_routes
+from tests.tidy.operations import ROUTES, TABLE, describe, generate, lost, operation_of, own_routes
 from tests.tidy.sources import imports, modules
+
+MODULES = CLIENT_MODULES + FEDERATION_MODULES
 
 # What this server serves beside the specification: probes and pages, and the registration that tools use.
 OWN = {
@@ -72,9 +75,9 @@ def test_a_handler_says_where_the_specification_has_it() -> None:
 
 
 def test_every_module_of_routes_is_listed() -> None:
-    declared = [route for module in MODULES for route in module.ROUTES]
-    assert declared == ROUTES
-    assert sorted(module.__name__ for module in MODULES) == [module.__name__ for module in MODULES]
+    assert [route for module in MODULES for route in module.ROUTES] == ROUTES
+    for listed in (CLIENT_MODULES, FEDERATION_MODULES):
+        assert sorted(module.__name__ for module in listed) == [module.__name__ for module in listed]
 
 
 def test_families_of_endpoints_know_nothing_of_one_another() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
+from multidict import CIMultiDict
 
 # https://spec.matrix.org/v1.19/client-server-api/#web-browser-clients
 CORS_HEADERS = {
@@ -17,6 +18,7 @@ CORS_HEADERS = {
     "Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Authorization, Date",
     "Access-Control-Expose-Headers": "Retry-After",
 }
+JSON_HEADERS = CIMultiDict({"Content-Type": "application/json", **CORS_HEADERS})
 MAX_DIRECT_BYTES = 32 * 1024
 
 _HEAD = (
@@ -63,4 +65,9 @@ def json_answer(request: web.BaseRequest, body: bytes) -> web.Response:
         and request.method != "HEAD"
     ):
         return DirectJson(body)
-    return web.Response(body=body, headers={"Content-Type": "application/json", **CORS_HEADERS})
+    return json_response(body)
+
+
+def json_response(body: bytes, status: int = 200) -> web.Response:
+    """A JSON answer with the CORS headers."""
+    return web.Response(body=body, status=status, headers=JSON_HEADERS)

@@ -31,6 +31,7 @@ from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
 from homeserver.services.sync.service import Sync
 from homeserver.services.typing import Typing
+from matrix.signatures import SigningKey
 from storage.database import Database
 
 
@@ -42,6 +43,7 @@ class Server:
     clock: Clock
     metrics: Metrics
     database: Database
+    signing_key: SigningKey
     stream: Stream
     sessions: Sessions
     login: Login

@@ -7,7 +7,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
-from homeserver.client_api.http import json_response
+from homeserver.http.answer import json_response
 
 
 class HttpServer(web.Server):

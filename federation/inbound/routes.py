@@ -1,0 +1,10 @@
+"""Every route of the server-server API, as data."""
+
+from __future__ import annotations
+
+from federation.inbound import keys_server, version
+from homeserver.http.request import Route
+
+MODULES = (keys_server, version)
+
+ROUTES: list[Route] = [route for module in MODULES for route in module.ROUTES]

@@ -1,0 +1,123 @@
+"""What happens to a request: routing, authentication, errors, compression.
+
+A handler is a coroutine that takes a `Request` and returns the JSON of a 200: a dict, or bytes that are JSON already.
+It is found by `Router` from the routes that the APIs declare as data, so `aiohttp.web.Application` and its regular
+expressions are not on the path of a request (docs/adr/0002).
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+import zlib
+from collections.abc import Iterable
+
+import orjson
+from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
+from aiohttp.web_protocol import RequestPayloadError
+
+from homeserver.http.answer import CORS_HEADERS, json_answer, json_response
+from homeserver.http.context import Server
+from homeserver.http.request import Request, Result, Route
+from homeserver.http.router import Router, current_path
+from homeserver.logs import bind_request, get_logger
+from homeserver.services.accounts.sessions import Requester
+from homeserver.services.errors import MatrixError, MissingToken
+
+log = get_logger(__name__)
+
+COMPRESS_FROM_BYTES = 2048
+COMPRESS_IN_THREAD_FROM_BYTES = 128 * 1024
+MAX_PATH_BYTES = 8192
+
+
+class HttpHandler:
+    """The function that aiohttp calls for each request on a listener with some resources."""
+
+    def __init__(self, server: Server, routes: Iterable[Route], resources: frozenset[str]) -> None:
+        self._server = server
+        self._router = Router(route for route in routes if route.resource in resources)
+        # A request ID is unique over runs and listeners, and costs next to nothing.
+        self._run = secrets.token_hex(4)
+        self._numbers = itertools.count(1)
+
+    async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
+        """Answers a request; whatever happens, with a well-formed answer."""
+        started = time.perf_counter()
+        name = "unrecognized"
+        request_id = f"{self._run}-{next(self._numbers):x}"
+        bind_request(request_id)
+        try:
+            if http.method == "OPTIONS":
+                return web.Response(status=204, headers=CORS_HEADERS)
+            path = current_path(http.rel_url.raw_path)
+            if len(path) > MAX_PATH_BYTES:
+                raise MatrixError(414, "M_TOO_LARGE", "The path is too long")
+            route, params = self._router.find(http.method, path)
+            name = route.name
+            request = Request(http, self._server, route, params)
+            if route.auth:
+                request.authenticated = await self._authenticate(request)
+                bind_request(request_id, request.authenticated.user_id)
+            response = await self._respond(http, await route.handler(request))
+        except MatrixError as error:
+            response = json_response(orjson.dumps(error.body()), status=error.status)
+            response.headers.update(error.headers)
+        except (ConnectionError, BadHttpMessage, RequestPayloadError):
+            raise  # the client went away, or speaks no HTTP: the connection knows what to do (protocol.py)
+        except Exception:
+            log.exception("unexpected error", operation=name)
+            response = json_response(b'{"errcode":"M_UNKNOWN","error":"Internal server error"}', status=500)
+        self._server.metrics.observe_request(name, response.status, time.perf_counter() - started)
+        return response
+
+    async def _authenticate(self, request: Request) -> Requester:
+        """https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens"""
+        authorization = request.headers.get("Authorization")
+        if authorization is not None:
+            scheme, _, token = authorization.partition(" ")
+            if scheme.lower() != "bearer":
+                raise MissingToken
+        else:
+            token = request.query.get("access_token", "")
+        if not token:
+            raise MissingToken
+        sessions = self._server.sessions
+        requester = sessions.known(token) or await sessions.access_session(token)
+        sessions.seen(requester, request.address)
+        return requester
+
+    async def _respond(self, http: web.BaseRequest, result: Result) -> web.StreamResponse:
+        if type(result) is bytes:
+            body = result
+        elif isinstance(result, web.StreamResponse):
+            return result
+        else:
+            body = orjson.dumps(result)
+        if len(body) < COMPRESS_FROM_BYTES or not accepts_gzip(http.headers.get("Accept-Encoding", "")):
+            return json_answer(http, body)
+        if len(body) < COMPRESS_IN_THREAD_FROM_BYTES:
+            compressed = gzip(body)
+        else:
+            compressed = await http.loop.run_in_executor(None, gzip, body)
+        response = json_response(compressed)
+        response.headers["Content-Encoding"] = "gzip"
+        response.headers["Vary"] = "Accept-Encoding"
+        return response
+
+
+def accepts_gzip(accept_encoding: str) -> bool:
+    """Whether a client takes gzip, https://www.rfc-editor.org/rfc/rfc9110#name-accept-encoding: `q=0` means no."""
+    for coding in accept_encoding.split(","):
+        name, _, weight = coding.partition(";")
+        if name.strip().lower() in ("gzip", "*"):
+            return weight.replace(" ", "").rstrip("0").rstrip(".") not in ("q=", "Q=")
+    return False
+
+
+def gzip(body: bytes) -> bytes:
+    """The body compressed lightly: level 1 takes a third of the time of the default and gives most of its savings."""
+    compressor = zlib.compressobj(1, zlib.DEFLATED, 31)
+    return compressor.compress(body) + compressor.flush()

@@ -1,0 +1,142 @@
+"""What handlers see of a request, and what routes are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+from aiohttp import web
+
+from homeserver.http.context import Server
+from homeserver.services.accounts.sessions import Requester
+from homeserver.services.errors import BadJson, InvalidParam, MissingParam, NotJson, TooLarge
+from matrix.canonical_json import JsonError, parse_json
+
+MAX_QUERY_FIELDS = 100
+
+Result = dict[str, Any] | bytes | web.StreamResponse
+Handler = Callable[["Request"], Awaitable[Result]]
+Body = TypeVar("Body")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An operation of the specification: `name` is its operationId, `path` has `{parameters}`.
+
+    `resource` is the listener resource it is served on; without `auth` no access token is needed.
+    """
+
+    method: str
+    path: str
+    name: str
+    handler: Handler
+    auth: bool = True
+    resource: str = "client"
+
+
+class Request:
+    """What a handler sees of a request: `params` of the path, `query`, body, and who asks."""
+
+    __slots__ = ("_http", "_query", "authenticated", "params", "route", "server")
+
+    def __init__(self, http: web.BaseRequest, server: Server, route: Route, params: dict[str, str]) -> None:
+        self._http = http
+        self._query: dict[str, str] | None = None
+        self.authenticated: Requester | None = None
+        self.server = server
+        self.route = route
+        self.params = params
+
+    @property
+    def requester(self) -> Requester:
+        """Whose access token came with the request; only where the route has `auth`."""
+        assert self.authenticated is not None, self.route.name
+        return self.authenticated
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query's parameters; the last of a name counts."""
+        if self._query is None:
+            self._query = _parse_query(self._http.path_qs.partition("?")[2])
+        return self._query
+
+    def query_integer(self, name: str, default: int, *, minimum: int = 0, maximum: int = 2**53 - 1) -> int:
+        """A whole number of the query, brought down to `maximum`. Raises InvalidParam."""
+        text = self.query.get(name)
+        if text is None:
+            return default
+        if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) < 20) or int(text) < minimum:
+            raise InvalidParam(f"{name} must be a whole number, at least {minimum}")
+        return min(int(text), maximum)
+
+    def query_boolean(self, name: str) -> bool:
+        """A boolean of the query; False when absent. Raises InvalidParam."""
+        text = self.query.get(name, "false")
+        if text not in ("true", "false"):
+            raise InvalidParam(f"{name} must be true or false")
+        return text == "true"
+
+    @property
+    def address(self) -> str:
+        """The client's address, for rate limits and device lists."""
+        if forwarded := self._http.headers.get("X-Forwarded-For"):
+            peer = self._http.remote or ""
+            if peer in ("", "127.0.0.1", "::1"):  # a proxy beside the server is believed, of what it added itself
+                return forwarded.rpartition(",")[2].strip()[:64]
+        return self._http.remote or "unix"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The request's headers, names in any case."""
+        return self._http.headers
+
+    async def json(self) -> Any:
+        """The body as JSON, checked as strictly as the edge can. Raises NotJson, TooLarge."""
+        try:
+            body = await self._http.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise TooLarge("The request body is too large") from None
+        try:
+            return parse_json(body)
+        except JsonError as error:
+            raise NotJson(f"The body is not JSON: {error}") from None
+
+    async def json_object(self) -> dict[str, Any]:
+        """The body as a JSON object. Raises NotJson, BadJson, TooLarge."""
+        value = await self.json()
+        if not isinstance(value, dict):
+            raise BadJson("The body must be a JSON object")
+        return value
+
+    async def optional_json_object(self) -> dict[str, Any]:
+        """The same where clients may leave the body out."""
+        if not self._http.can_read_body:
+            return {}
+        return await self.json_object()
+
+    async def body(self, form: type[Body], *, optional: bool = False) -> Body:
+        """The body as a msgspec Struct. Raises NotJson, BadJson, MissingParam, TooLarge."""
+        return convert(await (self.optional_json_object() if optional else self.json_object()), form)
+
+
+def _parse_query(query: str) -> dict[str, str]:
+    if "%" not in query and "+" not in query:  # most have nothing to decode
+        pairs = [part.partition("=") for part in query.split("&", MAX_QUERY_FIELDS)]
+        return {name: value for name, _, value in pairs if name}
+    try:
+        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS, errors="strict"))
+    except ValueError:
+        raise InvalidParam("The query string cannot be read") from None
+
+
+def convert(value: object, form: type[Body]) -> Body:
+    """A decoded JSON value as a msgspec type. Raises BadJson, or MissingParam for a field that has to be there."""
+    try:
+        return msgspec.convert(value, form)
+    except msgspec.ValidationError as error:
+        if "missing required field" in str(error):
+            raise MissingParam(str(error)) from None
+        raise BadJson(str(error)) from None
