@@ -31,6 +31,7 @@ CONNECTION_ERRORS = (
     asyncpg.PostgresConnectionError,
     asyncpg.exceptions.OperatorInterventionError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # the database lets nobody in for now
 )
 """What says that a connection was lost or cannot be had, and nothing about what was asked of it."""
 

@@ -49,6 +49,7 @@ class AccountData:
         self._max_users = max_users
         self._users: OrderedDict[str, _User] = OrderedDict()
         self._loading: dict[str, asyncio.Task[_User]] = {}
+        self._meanwhile: dict[str, list[AccountDataRow]] = {}
         self._figures = metrics.cache("account_data", lambda: len(self._users))
 
     async def _user(self, user_id: str) -> _User:
@@ -65,12 +66,12 @@ class AccountData:
         return await asyncio.shield(task)
 
     async def _load(self, user_id: str) -> _User:
-        while True:
-            before = self._stream.current
+        meanwhile = self._meanwhile[user_id] = []
+        try:
             rows = await self._repository.load_account_data(user_id)
-            if before == self._stream.current or all(row.position <= before for row in rows):
-                break
-        entries = {(row.room, row.type): row for row in rows}
+        finally:
+            del self._meanwhile[user_id]
+        entries = {(row.room, row.type): row for row in (*rows, *meanwhile)}
         if (GLOBAL, "m.push_rules") not in entries:
             content = orjson.dumps({"global": default_ruleset(user_id)})
             entries[GLOBAL, "m.push_rules"] = AccountDataRow(user_id, GLOBAL, "m.push_rules", content, 0)
@@ -113,6 +114,8 @@ class AccountData:
         if (user := self._users.get(row.user_id)) is not None:
             user.entries[row.room, row.type] = row
             user.last_position = row.position
+        elif (meanwhile := self._meanwhile.get(row.user_id)) is not None:
+            meanwhile.append(row)
         self._notifier.mark_users((row.user_id,))
 
     async def changed(self, user_id: str, after: int, up_to: int) -> Sequence[AccountDataRow]:

@@ -82,6 +82,9 @@ class Receipts:
 
     async def _move(self, room: Room, user_id: str, type: str, thread_id: str, event: StoredEvent) -> None:
         receipts = await self.load(room)
+        while room.stale:  # it was dropped from memory meanwhile, and may be there anew
+            room = await self._access.access_joined_room(user_id, room.room_id)
+            receipts = await self.load(room)
         current = receipts.get((user_id, type, thread_id))
         if current is not None and current.event_position >= event.position:
             return
@@ -100,9 +103,14 @@ class Receipts:
         )
         writes = Writes()
         writes.receipts.append(row)
-        await self._stream.submit(position, writes, lambda: self._publish(room, row))
+        room.pending += 1
+        await self._stream.submit(position, writes, lambda: self._publish(room, row), lambda: self._undo(room))
+
+    def _undo(self, room: Room) -> None:
+        room.pending -= 1
 
     def _publish(self, room: Room, row: ReceiptRow) -> None:
+        room.pending -= 1
         if room.receipts is not None:
             room.receipts[row.user_id, row.type, row.thread_id] = row
         room.receipts_position = room.changed_position = row.position

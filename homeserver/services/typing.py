@@ -6,8 +6,10 @@ https://spec.matrix.org/v1.19/client-server-api/#typing-notifications
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from homeserver.clock import Clock
+from homeserver.services.errors import MatrixError
 from homeserver.services.notifier import Notifier
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.room import Room
@@ -53,9 +55,14 @@ class Typing:
 
     async def _announce(self, room: Room) -> None:
         position = self._stream.next_position()
-        await self._stream.submit(position, Writes(), lambda: self._publish(room, position))
+        room.pending += 1
+        await self._stream.submit(position, Writes(), lambda: self._publish(room, position), lambda: self._undo(room))
+
+    def _undo(self, room: Room) -> None:
+        room.pending -= 1
 
     def _publish(self, room: Room, position: int) -> None:
+        room.pending -= 1
         room.typing_position = room.changed_position = position
         self._changes.add(position, room.room_id)
         self._notifier.mark_members(room.local_joined)
@@ -76,4 +83,5 @@ class Typing:
             if not room.typing:
                 self._typing_rooms.discard(room)
             if expired:
-                await self._announce(room)
+                with suppress(MatrixError):  # nothing can be told while the database is out of reach
+                    await self._announce(room)

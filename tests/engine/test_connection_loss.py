@@ -123,6 +123,31 @@ async def test_cut_connections_lose_and_repeat_nothing(homeserver: Homeserver, d
     await check_database(database_url)
 
 
+async def test_background_work_outlives_a_lost_database(homeserver: Homeserver, database_url: str) -> None:
+    """What is written now and then fails without its connections, and works again afterwards."""
+    assert homeserver.running is not None
+    sessions = homeserver.running.server.sessions
+    admin = await asyncpg.connect(database_url)
+    alice = await homeserver.register()
+    await alice.create_room()
+    name = await admin.fetchval("SELECT current_database()")
+    other = await asyncpg.connect(database_url.replace(name, "postgres"))
+    await other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+    await admin.execute(EVERYBODY)
+    await sessions.write_seen()
+    answer = await homeserver.request("GET", "/ready")
+    assert answer.status == 503
+    sending = asyncio.create_task(alice.create_room(name="made when it can be"))
+    await other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    await other.close()
+    room_id = await asyncio.wait_for(sending, 20)
+    assert room_id in (await alice.sync())["rooms"]["join"]
+    sessions.seen(await sessions.access_session(alice.token), "127.0.0.9")
+    await sessions.write_seen()
+    assert await admin.fetchval("SELECT last_seen_ip FROM devices") == "127.0.0.9"
+    await admin.close()
+
+
 async def test_a_commit_whose_answer_is_lost_is_not_taken_for_a_failure(
     homeserver: Homeserver, database_url: str
 ) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from homeserver.clock import Clock
 from homeserver.services.errors import InvalidParam, UnknownToken
 from storage.accounts import AccountRepository, DeviceRow
-from storage.database import StorageError
+from storage.database import CONNECTION_ERRORS, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,10 @@ class Sessions:
         """Writes when devices were last seen."""
         if self._unwritten_seen:
             seen, self._unwritten_seen = self._unwritten_seen, {}
-            await self._accounts.touch_devices(seen)
+            try:
+                await self._accounts.touch_devices(seen)
+            except CONNECTION_ERRORS as error:  # it is no loss: devices are seen again
+                logger.warning("not written when devices were seen: %s", error)
 
     async def write_seen_forever(self) -> None:
         """Runs `write_seen` at an interval until cancelled."""
