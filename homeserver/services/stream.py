@@ -79,8 +79,9 @@ class Stream:
             positions = await self._repository.reserve_positions(connection, RESERVE_POSITIONS)
         except CONNECTION_ERRORS as error:
             raise StorageError(f"cannot use the PostgreSQL database: {error}") from error
-        self._next, self._reserved_until = positions.start, positions.stop
-        self.current = self.started_at = positions.start - 1
+        # The first one is where the stream stands now: 0 means "from the beginning" and is nobody's token.
+        self._next, self._reserved_until = positions.start + 1, positions.stop
+        self.current = self.started_at = positions.start
 
     def next_position(self) -> int:
         """Takes the next position; it must be submitted before anything is awaited."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from homeserver.services.rooms.unread import UnreadCounts
-from matrix.pdu import EventReference
+from matrix.pdu import EventReference, Pdu
 from matrix.power_levels import PowerLevels
 from matrix.push_rules import MentionIndex, RoomContext
 from matrix.room_versions import RoomVersion
@@ -95,16 +95,16 @@ class Room:
         self.receipts_position = 0
         self.unread: dict[str, UnreadCounts] = {}
         self.shared_section: tuple[tuple[int, int], bytes] = ((0, 0), b"")
-        self._power_levels: tuple[StoredEvent | None, PowerLevels] | None = None
+        self._power_levels: tuple[Pdu | None, PowerLevels] | None = None
 
     @property
     def power_levels(self) -> PowerLevels:
-        """The power levels at the tip, worked out once per m.room.power_levels event."""
+        """The power levels at the tip, worked out once for each form of an m.room.power_levels event."""
         event = self.tip.state.get(POWER_LEVELS) or self.pinned.get(POWER_LEVELS)
-        if self._power_levels is None or self._power_levels[0] is not event:
+        pdu = event.pdu if event is not None else None
+        if self._power_levels is None or self._power_levels[0] is not pdu:
             create = self.tip.state.get(CREATE) or self.pinned[CREATE]
-            levels = PowerLevels.of(self.version, create.pdu, event.pdu if event else None)
-            self._power_levels = (event, levels)
+            self._power_levels = (pdu, PowerLevels.of(self.version, create.pdu, pdu))
         return self._power_levels[1]
 
     def power_context(self, sender: str) -> RoomContext:
