@@ -87,7 +87,7 @@ class Database:
         self._pool: asyncpg.Pool | None = None
         self._writer: asyncpg.Connection | None = None
 
-    errors = asyncpg.PostgresError
+    connection_errors = CONNECTION_ERRORS
 
     @property
     def pool(self) -> asyncpg.Pool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -36,10 +37,15 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    """One PostgreSQL server for the whole run, stopped with it. Tests need no durability of it: it is fast instead."""
-    directory = tmp_path_factory.mktemp("postgres")
-    with EmbeddedPostgres(directory / "data") as server:
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """One PostgreSQL server for the whole run, stopped with it.
+
+    Not below pytest's own folder, which another run of pytest would close to PostgreSQL's user.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="weft-tests-", ignore_cleanup_errors=True) as directory,
+        EmbeddedPostgres(Path(directory) / "data") as server,
+    ):
         yield server
 
 
@@ -47,6 +53,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
 async def template(postgres: EmbeddedPostgres) -> str:
     """A database with the schema, to clone from."""
     admin = await asyncpg.connect(postgres.url())
+    for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # no test cuts the power
+        await admin.execute(f"ALTER SYSTEM SET {setting} = off")
+    await admin.execute("SELECT pg_reload_conf()")
     await admin.execute(f"CREATE DATABASE {TEMPLATE}")
     await admin.close()
     connection = await asyncpg.connect(postgres.url(TEMPLATE))

@@ -34,7 +34,7 @@ async def ready(request: Request) -> Result:
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
             await request.server.database.pool.fetchval("SELECT 1")
-    except (OSError, TimeoutError, request.server.database.errors):
+    except request.server.database.connection_errors:
         raise MatrixError(503, "M_UNKNOWN", "The database cannot be reached") from None
     return {"status": "ready"}
 

@@ -213,6 +213,8 @@ class Authoring:
             if membership != room.tip_membership(key[1]):
                 writes.memberships.append(MembershipRow(key[1], room.room, event.position, membership))
             room.tip.memberships[key[1]] = membership
+            if membership in ("join", "invite") and key[1].endswith(room.domain):
+                room.mentions.add(key[1])  # the very next event may mention them
 
     def _publish(self, room: Room, events: Sequence[StoredEvent], writes: Writes) -> None:
         room.pending -= 1
