@@ -285,6 +285,9 @@ class Caches:
     server_keys: int = option(5_000, "Keys of other servers.", minimum=16)
 
 
+# A proxy on the same machine, unless the administrator names others.
+_LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
 _DEFAULT_LISTENERS = (Listener(), Listener(port=9108, resources=frozenset({"metrics", "health"})))
 
 
@@ -305,6 +308,9 @@ class Config:
     data_dir: Path = option(Path("weft-data"), "Where the server keeps its files.")
     listeners: tuple[Listener, ...] = option(
         _DEFAULT_LISTENERS, "Addresses that the server answers on.", check_all=checks.check_listeners
+    )
+    trusted_proxies: tuple[IpNetwork, ...] = option(
+        _LOOPBACK, "Networks of reverse proxies, whose word in `X-Forwarded-For` is taken for a client's address."
     )
     database: Database = option(Database(), "")
     redis: Redis = option(Redis(), "")

@@ -32,6 +32,7 @@ from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.registration import Registration
 from homeserver.services.accounts.sessions import Sessions
 from homeserver.services.accounts.shared_secret import SharedSecretRegistration
+from homeserver.services.changes import Changes
 from homeserver.services.client_events import ClientEvents
 from homeserver.services.event_views import EventViews
 from homeserver.services.filters import Filters
@@ -52,7 +53,6 @@ from homeserver.services.rooms.timelines import Timelines
 from homeserver.services.rooms.transactions import Transactions
 from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
-from homeserver.services.sync.changes import Changes
 from homeserver.services.sync.room_sections import RoomSections
 from homeserver.services.sync.service import Sync
 from homeserver.services.typing import Typing
@@ -165,13 +165,17 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
 
 
 @asynccontextmanager
-async def running(config: Config, database_url: str, clock: Clock = now_ms) -> AsyncIterator[RunningServer]:
+async def running(
+    config: Config, database_url: str, clock: Clock = now_ms, *, revive: Callable[[], None] | None = None
+) -> AsyncIterator[RunningServer]:
     """A server that answers inside the `async with`; on the way out it finishes what is in flight and stops.
+
+    `revive` is called when the database cannot be reached, where it is the server's own.
 
     Raises StorageError, SigningKeyError, OSError (an address that cannot be bound).
     """
     async with AsyncExitStack() as stack:
-        database = Database(database_url, max_connections=config.database.max_connections)
+        database = Database(database_url, max_connections=config.database.max_connections, revive=revive)
         stack.push_async_callback(database.close)
         await database.open()
         notifier = Notifier()
@@ -254,11 +258,12 @@ def run(config: Config, *, on_ready: Callable[[RunningServer], Awaitable[None]] 
     `on_ready` is called once it answers. Raises what `running` raises.
     """
     with ExitStack() as stack:
-        url = config.database.url
+        url, revive = config.database.url, None
         if url is None:
-            url = stack.enter_context(EmbeddedPostgres(config.postgres_dir)).url()
+            embedded = stack.enter_context(EmbeddedPostgres(config.postgres_dir))
+            url, revive = embedded.url(), embedded.revive
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(config, url, on_ready))
+            runner.run(_run(config, url, revive, on_ready))
 
 
 def tune_garbage_collection() -> None:
@@ -268,12 +273,17 @@ def tune_garbage_collection() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def _run(config: Config, url: str, on_ready: Callable[[RunningServer], Awaitable[None]] | None) -> None:
+async def _run(
+    config: Config,
+    url: str,
+    revive: Callable[[], None] | None,
+    on_ready: Callable[[RunningServer], Awaitable[None]] | None,
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with running(config, url) as server:
+    async with running(config, url, revive=revive) as server:
         tune_garbage_collection()
         log.info("ready", addresses=server.addresses)
         if on_ready is not None:

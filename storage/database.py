@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import resources
 
@@ -11,6 +13,8 @@ import asyncpg
 
 Connection = asyncpg.Connection
 """A connection, for those who hold one and pass it back to repositories: only these speak SQL on it."""
+
+log = logging.getLogger(__name__)
 
 MIGRATION_LOCK = 0x57454654  # "WEFT": one process migrates, the others wait
 WRITER_LOCK = 0x57454655
@@ -81,8 +85,10 @@ class Database:
     two processes can never both be the writer, whatever either of them believes.
     """
 
-    def __init__(self, url: str, *, max_connections: int) -> None:
+    def __init__(self, url: str, *, max_connections: int, revive: Callable[[], None] | None = None) -> None:
+        """`revive` brings back a PostgreSQL that has died, where it is this server's own."""
         self._url = url
+        self._revive = revive
         self._max_connections = max_connections
         self._pool: asyncpg.Pool | None = None
         self._writer: asyncpg.Connection | None = None
@@ -111,7 +117,7 @@ class Database:
         Raises StorageError when another process holds the lock.
         """
         if self._writer is None or self._writer.is_closed():
-            connection = await asyncpg.connect(self._url, statement_cache_size=256, command_timeout=60)
+            connection = await self._connect()
             try:
                 await connection.execute(f"SET lock_timeout = {WRITER_LOCK_TIMEOUT_MS}")
                 await connection.execute("SELECT pg_advisory_lock($1)", WRITER_LOCK)
@@ -123,6 +129,16 @@ class Database:
                 raise
             self._writer = connection
         return self._writer
+
+    async def _connect(self) -> asyncpg.Connection:
+        try:
+            return await asyncpg.connect(self._url, statement_cache_size=256, command_timeout=60)
+        except OSError:
+            if self._revive is None:
+                raise
+            log.warning("the embedded PostgreSQL is not there: starting it")
+            await asyncio.to_thread(self._revive)
+            return await asyncpg.connect(self._url, statement_cache_size=256, command_timeout=60)
 
     def drop_writer(self) -> None:
         """Lets go of the writer's connection, on which something went wrong: `writer` makes another."""

@@ -67,6 +67,13 @@ class EmbeddedPostgres:
         server.ensure_postgres_running()
         return server
 
+    def revive(self) -> None:
+        """Starts the server again if it has died. Raises OSError when it does not start."""
+        try:
+            self._server = self._start()
+        except (subprocess.SubprocessError, RuntimeError, ValueError) as error:
+            raise OSError(f"the embedded PostgreSQL does not start: {error}") from error
+
     def url(self, database: str = "postgres") -> str:
         """The libpq URL of a database of this server."""
         return str(self._server.get_uri(database=database))

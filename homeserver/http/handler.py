@@ -7,6 +7,7 @@ expressions are not on the path of a request (docs/adr/0002).
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import secrets
 import time
@@ -101,7 +102,7 @@ class HttpHandler:
         if len(body) < COMPRESS_IN_THREAD_FROM_BYTES:
             compressed = gzip(body)
         else:
-            compressed = await http.loop.run_in_executor(None, gzip, body)
+            compressed = await asyncio.to_thread(gzip, body)
         response = json_response(compressed)
         response.headers["Content-Encoding"] = "gzip"
         response.headers["Vary"] = "Accept-Encoding"

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
 
+from config.schema import IpNetwork
 from homeserver.http.context import Server
 from homeserver.services.accounts.sessions import Requester
 from homeserver.services.errors import BadJson, InvalidParam, MissingParam, NotJson, TooLarge
 from matrix.canonical_json import JsonError, parse_json
 
 MAX_QUERY_FIELDS = 100
+MAX_FORWARDED = 1024
 
 Result = dict[str, Any] | bytes | web.StreamResponse
 Handler = Callable[["Request"], Awaitable[Result]]
@@ -82,11 +86,10 @@ class Request:
     @property
     def address(self) -> str:
         """The client's address, for rate limits and device lists."""
+        peer = self._http.remote or "unix"
         if forwarded := self._http.headers.get("X-Forwarded-For"):
-            peer = self._http.remote or ""
-            if peer in ("", "127.0.0.1", "::1"):  # a proxy beside the server is believed, of what it added itself
-                return forwarded.rpartition(",")[2].strip()[:64]
-        return self._http.remote or "unix"
+            return client_address(peer, forwarded[-MAX_FORWARDED:], self.server.config.trusted_proxies)
+        return peer
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -120,6 +123,32 @@ class Request:
     async def body(self, form: type[Body], *, optional: bool = False) -> Body:
         """The body as a msgspec Struct. Raises NotJson, BadJson, MissingParam, TooLarge."""
         return convert(await (self.optional_json_object() if optional else self.json_object()), form)
+
+
+@lru_cache(maxsize=4096)
+def client_address(peer: str, forwarded: str, trusted: tuple[IpNetwork, ...]) -> str:
+    """Who is behind a chain of proxies: the last address that no trusted one has vouched for.
+
+    `forwarded` is X-Forwarded-For, to which each proxy adds whom it heard from: what stands further left than the
+    first address that is not trusted may be invented.
+    """
+    for hop in reversed(forwarded.split(",")):
+        if peer != "unix" and not _is_in(peer, trusted):
+            break
+        peer = hop.strip()
+    return peer if _is_address(peer) else "unix"
+
+
+def _is_in(address: str, networks: tuple[IpNetwork, ...]) -> bool:
+    return _is_address(address) and any(ipaddress.ip_address(address) in network for network in networks)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _parse_query(query: str) -> dict[str, str]:

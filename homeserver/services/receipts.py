@@ -10,6 +10,7 @@ from typing import Any
 
 from homeserver.clock import Clock
 from homeserver.services.account_data import AccountData
+from homeserver.services.changes import Changes
 from homeserver.services.errors import InvalidParam, NotFound
 from homeserver.services.notifier import Notifier
 from homeserver.services.rooms.access import Access
@@ -18,7 +19,6 @@ from homeserver.services.rooms.room import Room
 from homeserver.services.rooms.unread import UnreadCounts
 from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
-from homeserver.services.sync.changes import Changes
 from matrix.identifiers import is_event_id
 from storage.events import EventKind, StoredEvent
 from storage.stream import Writes

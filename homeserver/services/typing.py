@@ -9,12 +9,12 @@ import asyncio
 from contextlib import suppress
 
 from homeserver.clock import Clock
+from homeserver.services.changes import Changes
 from homeserver.services.errors import MatrixError
 from homeserver.services.notifier import Notifier
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.room import Room
 from homeserver.services.stream import Stream
-from homeserver.services.sync.changes import Changes
 from storage.events import StoredEvent
 from storage.stream import Writes
 

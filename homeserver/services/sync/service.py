@@ -14,12 +14,12 @@ import orjson
 from config.schema import Limits
 from homeserver.services.account_data import AccountData
 from homeserver.services.accounts.sessions import Requester
+from homeserver.services.changes import Changes
 from homeserver.services.notifier import Notifier
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
 from homeserver.services.rooms.user_rooms import UserRoom, UserRooms
 from homeserver.services.stream import Stream
-from homeserver.services.sync.changes import Changes
 from homeserver.services.sync.room_sections import RoomSections, SyncRequest, account_data_json, filter_account_data
 from homeserver.services.sync.tokens import encode_token
 from matrix.filters import Filter
