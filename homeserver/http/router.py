@@ -68,12 +68,23 @@ def _decode_segment(segment: str) -> str:
     return text
 
 
-# Paths of older releases of the specification, which clients and tools still use, are those of today under another
-# name (https://spec.matrix.org/v1.19/client-server-api/#api-versions).
+# Paths of older releases of the specification, and of proposals before they became part of it. Clients and tools still
+# use them; they are those of today under another name (https://spec.matrix.org/v1.19/client-server-api/#api-versions).
 RENAMED = (
     ("/_matrix/client/r0/", "/_matrix/client/v3/"),
     ("/_matrix/client/api/v1/", "/_matrix/client/v3/"),
+    ("/_matrix/client/unstable/uk.tcpip.msc4133/profile/", "/_matrix/client/v3/profile/"),
+    ("/_matrix/client/unstable/org.matrix.msc2432/", "/_matrix/client/v3/"),
+    ("/_matrix/client/unstable/xyz.amorgan.knock/knock/", "/_matrix/client/v3/knock/"),
+    ("/_matrix/client/unstable/org.matrix.msc2946/", "/_matrix/client/v1/"),
+    ("/_matrix/client/unstable/org.matrix.msc2965/auth_metadata", "/_matrix/client/v1/auth_metadata"),
+    ("/_matrix/client/unstable/org.matrix.msc3030/", "/_matrix/client/v1/"),
+    ("/_matrix/client/unstable/org.matrix.msc3266/summary/", "/_matrix/client/v1/room_summary/"),
+    ("/_matrix/client/unstable/org.matrix.msc3856/", "/_matrix/client/v1/"),
+    ("/_matrix/client/unstable/org.matrix.msc3882/login/get_token", "/_matrix/client/v1/login/get_token"),
     ("/_matrix/client/unstable/org.matrix.msc3916/", "/_matrix/client/v1/"),
+    ("/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms", "/_matrix/client/v1/mutual_rooms"),
+    ("/_matrix/client/unstable/rooms/", "/_matrix/client/v1/rooms/"),
     ("/_matrix/media/r0/", "/_matrix/media/v3/"),
     ("/_matrix/media/v1/upload", "/_matrix/media/v3/upload"),
 )
@@ -81,6 +92,8 @@ RENAMED = (
 
 def current_path(path: str) -> str:
     """The path of today for a path of the past."""
+    if path.startswith("/_matrix/client/v3/"):  # nearly all
+        return path
     for old, new in RENAMED:
         if path.startswith(old):
             return new + path[len(old) :]

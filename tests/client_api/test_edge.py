@@ -136,6 +136,15 @@ async def test_paths_of_older_releases_go_on_working(alice: User, old: str) -> N
     assert room_id in (await alice.request("GET", f"{old}sync")).ok()["rooms"]["join"]
 
 
+async def test_paths_of_proposals_that_became_stable_go_on_working(alice: User) -> None:
+    profile = f"/_matrix/client/unstable/uk.tcpip.msc4133/profile/{encode(alice.user_id)}/m.tz"
+    (await alice.request("PUT", profile, {"m.tz": "Europe/Berlin"})).ok()
+    assert (await alice.request("GET", profile)).ok() == {"m.tz": "Europe/Berlin"}
+    room_id = await alice.create_room()
+    old = f"/_matrix/client/unstable/org.matrix.msc2432/rooms/{encode(room_id)}/aliases"
+    assert (await alice.request("GET", old)).ok() == {"aliases": []}
+
+
 async def test_probes_and_pages(shared_homeserver: Homeserver) -> None:
     assert (await shared_homeserver.request("GET", "/health")).ok() == {"status": "ok"}
     assert (await shared_homeserver.request("GET", "/ready")).ok() == {"status": "ready"}
