@@ -1,0 +1,113 @@
+"""The published room directory of this server.
+
+https://spec.matrix.org/v1.19/client-server-api/#published-room-directory
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from homeserver.services.errors import Forbidden, InvalidParam, NotFound
+from homeserver.services.rooms.access import Access
+from homeserver.services.rooms.aliases import may_set_aliases
+from homeserver.services.rooms.summaries import published_chunk
+from matrix.identifiers import is_server_name
+from storage.directory import DirectoryRepository, ListedRoom, Mark, search_text
+from storage.rooms import RoomRepository
+
+DEFAULT_PAGE_ROOMS = 100
+MAX_PAGE_ROOMS = 500
+MAX_ROOM_TYPES = 100
+MAX_INTEGER = 2**31 - 1
+
+# n or p (the rooms after or before), members, room number.
+TOKEN = re.compile(r"(?P<direction>[np])(?P<members>[0-9]{1,10})_(?P<room>[0-9]{1,10})", re.ASCII)
+
+
+class Directory:
+    """Lists rooms, and says which are listed."""
+
+    def __init__(
+        self, repository: DirectoryRepository, rooms: RoomRepository, access: Access, *, server_name: str
+    ) -> None:
+        self._repository = repository
+        self._rooms = rooms
+        self._access = access
+        self._server_name = server_name
+
+    def check_server(self, server: str | None) -> None:
+        """Refuses to list another server's rooms. Raises InvalidParam, NotFound."""
+        if server is None or server == self._server_name:
+            return
+        if not is_server_name(server):
+            raise InvalidParam("server must be a server name")
+        raise NotFound("The rooms of other servers cannot be listed: this server does not federate yet")
+
+    async def list_rooms(
+        self,
+        *,
+        limit: int = 0,
+        since: str | None = None,
+        term: str = "",
+        room_types: Sequence[str | None] | None = None,
+    ) -> dict[str, Any]:
+        """A page of the directory. `limit` 0 is the default; None among `room_types` is a room without a type.
+
+        The order is that of the number of members, the largest first, and of age among equals. A token is a place in
+        that order, so that a room which comes or goes moves none of the others. Raises InvalidParam.
+        """
+        backwards, mark = _parse_token(since)
+        limit = min(limit or DEFAULT_PAGE_ROOMS, MAX_PAGE_ROOMS)
+        types = None
+        if room_types is not None:
+            if len(room_types) > MAX_ROOM_TYPES:
+                raise InvalidParam(f"room_types can have {MAX_ROOM_TYPES} entries")
+            types = [room_type or "" for room_type in room_types if "\0" not in (room_type or "")]
+        found = await self._repository.load_listed_rooms(
+            search_text(term), types, mark, backwards=backwards, limit=limit + 1
+        )
+        has_more = len(found) > limit
+        page = (found[1:] if backwards else found[:limit]) if has_more else found
+        answer: dict[str, Any] = {
+            "chunk": [published_chunk(room.room_id, room.summary) for room in page],
+            "total_room_count_estimate": await self._repository.count_listed_rooms(),
+        }
+        if page and (has_more or backwards):
+            answer["next_batch"] = _token("n", page[-1])
+        if page and (mark is not None if not backwards else has_more):
+            answer["prev_batch"] = _token("p", page[0])
+        return answer
+
+    async def is_listed(self, room_id: str) -> bool:
+        """Whether a room is listed. Raises NotFound."""
+        found = await self._repository.load_is_public(room_id) if "\0" not in room_id else None
+        if found is None:
+            raise NotFound("No such room")
+        return found
+
+    async def set_listed(self, user_id: str, is_admin: bool, room_id: str, listed: bool) -> None:
+        """Lists a room or takes it off the list: an administrator may, and a member who may set its canonical alias.
+
+        Raises NotFound, Forbidden.
+        """
+        room = await self._access.access_room(room_id)
+        if not is_admin:
+            room = await self._access.access_joined_room(user_id, room_id)
+            if not may_set_aliases(room, user_id):
+                raise Forbidden("You may not change whether this room is listed")
+        await self._rooms.set_public(room.room_id, listed)
+
+
+def _token(direction: str, room: ListedRoom) -> str:
+    return f"{direction}{room.summary.joined_members}_{room.summary.room}"
+
+
+def _parse_token(token: str | None) -> tuple[bool, Mark | None]:
+    if not token:
+        return False, None
+    match = TOKEN.fullmatch(token)
+    if match is None or int(match["members"]) > MAX_INTEGER or int(match["room"]) > MAX_INTEGER:
+        raise InvalidParam("since is not a token of the room directory")
+    return match["direction"] == "p", Mark(int(match["members"]), int(match["room"]))
