@@ -32,6 +32,7 @@ from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.registration import Registration
 from homeserver.services.accounts.sessions import Sessions
 from homeserver.services.accounts.shared_secret import SharedSecretRegistration
+from homeserver.services.aggregations import Aggregations
 from homeserver.services.changes import Changes
 from homeserver.services.client_events import ClientEvents
 from homeserver.services.event_views import EventViews
@@ -40,6 +41,7 @@ from homeserver.services.notifier import Notifier
 from homeserver.services.profiles import Profiles
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.receipts import Receipts
+from homeserver.services.relations import Relations
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.aliases import Aliases
 from homeserver.services.rooms.authoring import Authoring
@@ -61,6 +63,7 @@ from storage.accounts import AccountRepository
 from storage.database import Database
 from storage.embedded import EmbeddedPostgres
 from storage.events import EventRepository
+from storage.relations import RelationRepository
 from storage.rooms import RoomRepository
 from storage.snapshots import SnapshotRepository
 from storage.stream import StreamRepository
@@ -96,21 +99,31 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
     registry = RoomRegistry(rooms, event_rows, snapshots, events, metrics, server_name=name, max_rooms=caches.rooms)
     await registry.open()
     user_rooms = UserRooms(rooms, metrics, max_users=caches.users)
-    access = Access(registry, events, snapshots, user_rooms)
+    account_data = AccountData(user_data, stream, notifier, metrics, max_users=caches.users)
+    access = Access(registry, events, snapshots, user_rooms, account_data)
     changes = Changes()
     changes.start(stream.current)
     signing_key = load_signing_key(config.signing_key_file)
     authoring = Authoring(stream, events, clock, server_name=name, signing_key=signing_key)
-    sending = Sending(access, authoring, events, Transactions(event_rows))
+    relation_rows = RelationRepository(pool)
+    sending = Sending(access, authoring, events, relation_rows, Transactions(event_rows))
     profiles = Profiles(accounts, max_cached_profiles=caches.users)
     membership = Membership(access, sending, profiles, user_rooms, accounts, server_name=name)
     profiles.on_changed = MemberProfiles(access, sending, user_rooms, events).carry
-    account_data = AccountData(user_data, stream, notifier, metrics, max_users=caches.users)
     receipts = Receipts(user_data, access, events, user_rooms, account_data, stream, notifier, changes, clock)
     client_events = ClientEvents(events)
+    aggregations = Aggregations(relation_rows, events, client_events, access)
     timelines = Timelines(events, access)
     sections = RoomSections(
-        access, events, timelines, client_events, receipts, account_data, clock, started_at=stream.started_at
+        access,
+        events,
+        timelines,
+        client_events,
+        aggregations,
+        receipts,
+        account_data,
+        clock,
+        started_at=stream.started_at,
     )
     sync = Sync(stream, notifier, changes, registry, rooms, user_rooms, account_data, sections, config.limits)
     typing = Typing(access, stream, notifier, changes, clock)
@@ -153,9 +166,10 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
             default_version=config.rooms.default_version,
         ),
         events=events,
-        event_views=EventViews(client_events, clock),
+        event_views=EventViews(client_events, aggregations, clock),
         membership=membership,
         sending=sending,
+        relations=Relations(relation_rows, events, access, aggregations),
         timelines=timelines,
         user_rooms=user_rooms,
         receipts=receipts,

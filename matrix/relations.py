@@ -15,6 +15,9 @@ REPLACE: Final = "m.replace"
 ANNOTATION: Final = "m.annotation"
 REFERENCE: Final = "m.reference"
 
+MAX_RELATION_BYTES: Final = 255
+"""Longest `rel_type` and parent's event ID of a relationship that servers keep account of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Relation:
@@ -56,6 +59,29 @@ def relation_of(content: Mapping[str, object]) -> Relation | None:
             return None
         key = None
     return Relation(rel_type, event_id, key, relates_to.get("is_falling_back") is True)
+
+
+def kept_relation(event_type: str, state_key: str | None, content: Mapping[str, object]) -> Relation | None:
+    """The relationship by which an event is found from its parent, if it has one that the parent does not have to
+    be seen for: an edit is no state event and has `m.new_content`, unless that is encrypted.
+
+    https://spec.matrix.org/v1.19/client-server-api/#validity-of-replacement-events
+    """
+    if "m.relates_to" not in content:  # nearly all events
+        return None
+    relation = relation_of(content)
+    if relation is None or not all(map(_is_keepable, (relation.rel_type, relation.event_id))):
+        return None
+    if relation.rel_type == REPLACE and (
+        state_key is not None
+        or (event_type != "m.room.encrypted" and not isinstance(content.get("m.new_content"), Mapping))
+    ):
+        return None
+    return relation
+
+
+def _is_keepable(text: str) -> bool:
+    return "\0" not in text and len(text.encode(errors="surrogatepass")) <= MAX_RELATION_BYTES
 
 
 def thread_root(content: Mapping[str, object]) -> str | None:

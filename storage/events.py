@@ -11,6 +11,7 @@ import orjson
 
 from matrix.pdu import Pdu, load_pdu
 from matrix.room_versions import ROOM_VERSIONS
+from storage.relations import NO_CHILDREN, Children
 
 
 class EventKind(IntEnum):
@@ -26,10 +27,12 @@ class StoredEvent:
     """An event and what this server knows about it. Immutable, but for what a redaction does and for caches.
 
     `snapshot` is the state after the event; `replaces` the position of the event whose place in the state it took;
-    `notify_count` and `highlight_count` are the room's running counts at the event (docs/adr/0004).
+    `notify_count` and `highlight_count` are the room's running counts at the event (docs/adr/0004). `children` is what
+    relates to it, None while that is not known; nothing relates to a new event.
     """
 
     __slots__ = (
+        "children",
         "client_json",
         "device",
         "event_id",
@@ -82,6 +85,7 @@ class StoredEvent:
         self.redacted_by = redacted_by
         self.extremities = extremities
         self.room_snapshot = room_snapshot
+        self.children: Children | None = NO_CHILDREN
         self.client_json: bytes | None = None
         self.unsigned_json: bytes | None = None
 
@@ -92,20 +96,24 @@ class StoredEvent:
 INSERT_EVENTS = """
 INSERT INTO events (
     position, snapshot, room, notify_count, highlight_count, device, kind, notifies, event_id, sender, type, json,
-    txn_id, replaces, redacted_by, extremities, room_snapshot)
+    txn_id, replaces, redacted_by, extremities, room_snapshot, origin_server_ts)
 SELECT position, snapshot, room, notify_count, highlight_count, device, kind, notifies, event_id, sender, type, json,
-    txn_id, replaces, redacted_by, extremities::bigint[], room_snapshot
+    txn_id, replaces, redacted_by, extremities::bigint[], room_snapshot, origin_server_ts
 FROM unnest(
     $1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[], $7::smallint[], $8::bool[], $9::text[],
-    $10::text[], $11::text[], $12::bytea[], $13::text[], $14::bigint[], $15::bigint[], $16::text[], $17::bigint[]
+    $10::text[], $11::text[], $12::bytea[], $13::text[], $14::bigint[], $15::bigint[], $16::text[], $17::bigint[],
+    $18::bigint[]
 ) AS new (
     position, snapshot, room, notify_count, highlight_count, device, kind, notifies, event_id, sender, type, json,
-    txn_id, replaces, redacted_by, extremities, room_snapshot)
+    txn_id, replaces, redacted_by, extremities, room_snapshot, origin_server_ts)
 """
 
+# An event without children is known as such when it is read: nearly all are. (A LIMIT keeps the planner from reading
+# all relations at once.)
 COLUMNS = """
 SELECT e.position, e.snapshot, e.room, e.notify_count, e.highlight_count, e.device, e.kind, e.notifies, e.event_id,
-    e.json, e.txn_id, e.replaces, e.redacted_by, e.extremities, e.room_snapshot, r.version
+    e.json, e.txn_id, e.replaces, e.redacted_by, e.extremities, e.room_snapshot, r.version,
+    (SELECT true FROM relations c WHERE c.room = e.room AND c.parent = e.event_id LIMIT 1) AS has_children
 FROM events e JOIN rooms r USING (room)
 """
 
@@ -125,6 +133,18 @@ TIMELINE_FORWARDS = (
     " ORDER BY e.position ASC LIMIT $4"
 )
 
+# A room's events around a moment, in the order of their time: from (time, position) on, without the event there.
+EVENTS_FROM = (
+    COLUMNS
+    + "WHERE e.room = $1 AND e.kind = 0 AND e.origin_server_ts >= $2 AND (e.origin_server_ts, e.position) > ($2, $3)"
+    " ORDER BY e.origin_server_ts, e.position LIMIT $4"
+)
+EVENTS_UP_TO = (
+    COLUMNS
+    + "WHERE e.room = $1 AND e.kind = 0 AND e.origin_server_ts <= $2 AND (e.origin_server_ts, e.position) < ($2, $3)"
+    " ORDER BY e.origin_server_ts DESC, e.position DESC LIMIT $4"
+)
+
 # What a device sent under a transaction ID: more than one row only where paths differ.
 EVENTS_BY_TRANSACTION = COLUMNS + "WHERE e.device = $1 AND e.txn_id = $2"
 
@@ -142,7 +162,7 @@ WHERE events.position = new.position
 
 def from_row(row: asyncpg.Record) -> StoredEvent:
     """A StoredEvent from a row of one of the queries above."""
-    return StoredEvent(
+    event = StoredEvent(
         position=row["position"],
         room=row["room"],
         pdu=load_pdu(orjson.loads(row["json"]), ROOM_VERSIONS[row["version"]], row["event_id"]),
@@ -158,6 +178,9 @@ def from_row(row: asyncpg.Record) -> StoredEvent:
         extremities=row["extremities"],
         room_snapshot=row["room_snapshot"],
     )
+    if row["has_children"]:
+        event.children = None
+    return event
 
 
 async def insert_events(connection: asyncpg.Connection, events: Sequence[StoredEvent]) -> None:
@@ -181,6 +204,7 @@ async def insert_events(connection: asyncpg.Connection, events: Sequence[StoredE
         [e.redacted_by for e in events],
         [e.extremities and "{" + ",".join(map(str, e.extremities)) + "}" for e in events],
         [e.room_snapshot for e in events],
+        [e.pdu.origin_server_ts for e in events],
     )
 
 
@@ -209,6 +233,12 @@ class EventRepository:
         """At most `limit` timeline events with after < position <= up_to, in the direction's order."""
         query = TIMELINE_BACKWARDS if backwards else TIMELINE_FORWARDS
         return await self._load(query, room, after, up_to, limit)
+
+    async def load_by_time(
+        self, room: int, *, ts: int, position: int, limit: int, backwards: bool
+    ) -> list[StoredEvent]:
+        """Timeline events by their time, from `ts` (and there from a position, without it) in a direction."""
+        return await self._load(EVENTS_UP_TO if backwards else EVENTS_FROM, room, ts, position, limit)
 
     async def load_by_transaction(self, device: int, txn_id: str) -> list[StoredEvent]:
         """What a device sent under a transaction ID, in all rooms and paths."""

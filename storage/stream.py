@@ -10,6 +10,7 @@ import asyncpg
 
 from storage.database import StorageError
 from storage.events import REDACT_EVENTS, StoredEvent, insert_events
+from storage.relations import RelationRow, delete_relations, insert_relations
 from storage.rooms import (
     AliasRow,
     MembershipRow,
@@ -49,12 +50,16 @@ SELECT EXISTS (SELECT FROM account_data WHERE user_id = $1 AND room = $2 AND typ
 
 @dataclass(slots=True, frozen=True)
 class Redaction:
-    """A redacted event's new form. `position` is the event's, `redacted_by` that of the redaction."""
+    """A redacted event's new form. `position` is the event's, `redacted_by` that of the redaction.
+
+    `parent` is the ID of the event that it related to, to which it does not any more.
+    """
 
     room: int
     position: int
     json: bytes
     redacted_by: int
+    parent: str | None = None
 
 
 class Writes:
@@ -68,6 +73,7 @@ class Writes:
         "personal_counts",
         "receipts",
         "redactions",
+        "relations",
         "rooms",
         "snapshots",
         "state_keys",
@@ -81,6 +87,7 @@ class Writes:
         self.state_keys: list[StateKeyRow] = []
         self.memberships: list[MembershipRow] = []
         self.personal_counts: list[PersonalCountRow] = []
+        self.relations: list[RelationRow] = []
         self.redactions: list[Redaction] = []
         self.receipts: list[ReceiptRow] = []
         self.account_data: list[AccountDataRow] = []
@@ -96,7 +103,7 @@ class Writes:
         return [kind for kind in KINDS if getattr(self, kind)]
 
 
-# Redactions come after the events and counts that they may take back.
+# Redactions come after the events, counts and relations that they may take back.
 KINDS = (
     "events",
     "snapshots",
@@ -105,6 +112,7 @@ KINDS = (
     "state_keys",
     "memberships",
     "personal_counts",
+    "relations",
     "redactions",
     "receipts",
     "account_data",
@@ -176,6 +184,8 @@ class StreamRepository:
                 await insert_state_keys(connection, rows)
             case "memberships":
                 await upsert_memberships(connection, rows)
+            case "relations":
+                await insert_relations(connection, rows)
             case "redactions":
                 await self._redact(connection, rows)
             case "personal_counts":
@@ -197,5 +207,7 @@ class StreamRepository:
             [r.json for r in redactions],
             [r.redacted_by for r in redactions],
         )
+        if related := [r.position for r in redactions if r.parent is not None]:
+            await delete_relations(connection, related)
         for room, positions in by_room.items():
             await delete_personal_counts(connection, room, positions)

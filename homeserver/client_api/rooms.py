@@ -7,14 +7,13 @@ from typing import Any
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.errors import Forbidden, InvalidParam, MissingParam
 from homeserver.services.rooms.access import NOT_IN_ROOM, Reader
-from homeserver.services.sync.tokens import decode_token, encode_token
+from homeserver.services.sync.tokens import BEGINNING, decode_token, encode_token
 from matrix.canonical_json import JsonError, parse_json
 from matrix.filters import InvalidFilter, RoomEventFilter, compile_room_event_filter
 from storage.events import StoredEvent
 
 MEMBERSHIPS = ("join", "invite", "knock", "leave", "ban")
 DEFAULT_PAGE = 10
-BEGINNING = -(2**62)
 
 
 async def get_one_room_event(request: Request) -> Result:
@@ -102,7 +101,7 @@ async def get_room_events(request: Request) -> Result:
     start_position = decode_token(start) if start else (newest if backwards else BEGINNING)
     stop = request.query.get("to")
     stop_position = decode_token(stop) if stop else (BEGINNING if backwards else newest)
-    event_filter = _event_filter(request)
+    event_filter = room_event_filter(request)
     if backwards:
         start_position = min(start_position, newest)
     page = await server.timelines.page(
@@ -134,7 +133,8 @@ async def _lazy_members(request: Request, reader: Reader, events: list[StoredEve
     )
 
 
-def _event_filter(request: Request) -> RoomEventFilter:
+def room_event_filter(request: Request) -> RoomEventFilter:
+    """The `filter` of a request for events of one room. Raises InvalidParam."""
     text = request.query.get("filter")
     if not text:
         return RoomEventFilter()

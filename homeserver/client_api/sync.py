@@ -21,6 +21,7 @@ async def sync(request: Request) -> Result:
         since=decode_token(since) if since else None,
         full_state=request.query_boolean("full_state"),
         timeout_ms=request.query_integer("timeout", 0),
+        state_after=request.query_boolean("use_state_after"),
     )
 
 

@@ -20,6 +20,7 @@ from homeserver.services.filters import Filters
 from homeserver.services.profiles import Profiles
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.receipts import Receipts
+from homeserver.services.relations import Relations
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.aliases import Aliases
 from homeserver.services.rooms.creation import Creation
@@ -63,6 +64,7 @@ class Server:
     event_views: EventViews
     membership: Membership
     sending: Sending
+    relations: Relations
     timelines: Timelines
     user_rooms: UserRooms
     receipts: Receipts

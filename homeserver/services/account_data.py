@@ -24,6 +24,7 @@ from storage.user_data import GLOBAL, AccountDataRow, UserDataRepository
 MAX_TYPE_CHARS = 255
 MAX_CONTENT_BYTES = 65_536 * 4
 MAX_ENTRIES = 10_000
+IGNORED = (GLOBAL, "m.ignored_user_list")
 SERVER_MANAGED = frozenset({"m.fully_read", "m.push_rules"})
 
 Entries = dict[tuple[int, str], AccountDataRow]
@@ -31,10 +32,11 @@ Entries = dict[tuple[int, str], AccountDataRow]
 
 @dataclass(slots=True)
 class _User:
-    """A user's data: (room number or GLOBAL, type) -> row, and the newest position among them."""
+    """A user's data: (room number or GLOBAL, type) -> row, the newest position among them, and whom they ignore."""
 
     entries: Entries
     last_position: int
+    ignored: frozenset[str] = frozenset()
 
 
 class AccountData:
@@ -75,7 +77,8 @@ class AccountData:
         if (GLOBAL, "m.push_rules") not in entries:
             content = orjson.dumps({"global": default_ruleset(user_id)})
             entries[GLOBAL, "m.push_rules"] = AccountDataRow(user_id, GLOBAL, "m.push_rules", content, 0)
-        user = self._users[user_id] = _User(entries, max(row.position for row in entries.values()))
+        newest = max(row.position for row in entries.values())
+        user = self._users[user_id] = _User(entries, newest, _ignored_by(user_id, entries.get(IGNORED)))
         if len(self._users) > self._max_users:
             self._users.popitem(last=False)
         return user
@@ -114,9 +117,15 @@ class AccountData:
         if (user := self._users.get(row.user_id)) is not None:
             user.entries[row.room, row.type] = row
             user.last_position = row.position
+            if (row.room, row.type) == IGNORED:
+                user.ignored = _ignored_by(row.user_id, row)
         elif (meanwhile := self._meanwhile.get(row.user_id)) is not None:
             meanwhile.append(row)
         self._notifier.mark_users((row.user_id,))
+
+    async def ignored_users(self, user_id: str) -> frozenset[str]:
+        """Whom a user does not want to hear of. https://spec.matrix.org/v1.19/client-server-api/#ignoring-users"""
+        return (await self._user(user_id)).ignored
 
     async def changed(self, user_id: str, after: int, up_to: int) -> Sequence[AccountDataRow]:
         """What changed in the positions after < p <= up_to; with `after` 0 all there is."""
@@ -124,3 +133,9 @@ class AccountData:
         if after and user.last_position <= after:
             return ()
         return [row for row in user.entries.values() if (row.position > after or not after) and row.position <= up_to]
+
+
+def _ignored_by(user_id: str, row: AccountDataRow | None) -> frozenset[str]:
+    """The users of an m.ignored_user_list. Clients write what they like into it; nobody can ignore themselves."""
+    ignored = orjson.loads(row.content).get("ignored_users") if row is not None else None
+    return frozenset(ignored) - {user_id} if isinstance(ignored, dict) else frozenset()

@@ -3,7 +3,7 @@
 https://spec.matrix.org/v1.19/client-server-api/#room-event-format
 
 What differs between answers is small and goes in at the end: the room ID (absent in /sync), and in `unsigned` the
-age, the reader's membership and, for the device that sent it, the transaction ID.
+age, the reader's membership, for the device that sent it the transaction ID, and what relates to the event.
 """
 
 from __future__ import annotations
@@ -80,9 +80,18 @@ def _client_fields(event: StoredEvent) -> dict[str, Any]:
 
 
 def serialise(
-    event: StoredEvent, *, now_ms: int, device: int | None, membership: str | None, with_room_id: bool
+    event: StoredEvent,
+    *,
+    now_ms: int,
+    device: int | None,
+    membership: str | None,
+    with_room_id: bool,
+    relations: bytes | None = None,
 ) -> bytes:
-    """A prepared event as JSON for one reader. `device` is the reader's, `membership` theirs at the event."""
+    """A prepared event as JSON for one reader. `device` is the reader's, `membership` theirs at the event.
+
+    `relations` is the JSON of its bundled aggregations (homeserver/services/aggregations.py).
+    """
     assert event.client_json is not None
     assert event.unsigned_json is not None
     age = now_ms - event.pdu.origin_server_ts
@@ -95,15 +104,30 @@ def serialise(
     if device is not None and event.device == device and event.txn_id is not None:
         parts.append(b',"transaction_id":' + orjson.dumps(event.txn_id))
     parts.append(event.unsigned_json)
+    if relations is not None:
+        parts += (b',"m.relations":', relations)
     parts.append(b"}}")
     return b"".join(parts)
 
 
 def client_json(
-    event: StoredEvent, *, now_ms: int, device: int | None, membership: str | None, with_room_id: bool = True
+    event: StoredEvent,
+    *,
+    now_ms: int,
+    device: int | None,
+    membership: str | None,
+    with_room_id: bool = True,
+    relations: bytes | None = None,
 ) -> dict[str, Any]:
     """The same as a dict, for filters that select fields."""
     decoded: dict[str, Any] = orjson.loads(
-        serialise(event, now_ms=now_ms, device=device, membership=membership, with_room_id=with_room_id)
+        serialise(
+            event,
+            now_ms=now_ms,
+            device=device,
+            membership=membership,
+            with_room_id=with_room_id,
+            relations=relations,
+        )
     )
     return decoded

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from homeserver.services.account_data import AccountData
 from homeserver.services.errors import Forbidden, NotFound
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
@@ -23,24 +24,34 @@ NOT_IN_ROOM = "You are not in this room"
 
 
 class Reader(NamedTuple):
-    """A room that a user may read; a user who has left sees it as it was at `up_to`, None for as it is."""
+    """A room that a user may read; a user who has left sees it as it was at `up_to`, None for as it is.
+
+    Events of `ignored` users are kept from them, but for state events.
+    """
 
     room: Room
     user_id: str
     up_to: int | None
     membership: str | None
+    ignored: frozenset[str] = frozenset()
 
 
 class Access:
     """Grants access to rooms and events."""
 
     def __init__(
-        self, registry: RoomRegistry, events: EventCache, snapshots: SnapshotRepository, user_rooms: UserRooms
+        self,
+        registry: RoomRegistry,
+        events: EventCache,
+        snapshots: SnapshotRepository,
+        user_rooms: UserRooms,
+        account_data: AccountData,
     ) -> None:
         self._registry = registry
         self._events = events
         self._snapshots = snapshots
         self._user_rooms = user_rooms
+        self._account_data = account_data
 
     async def access_room(self, room_id: str) -> Room:
         """A room that is about to be judged by the authorisation rules themselves. Raises NotFound."""
@@ -64,13 +75,14 @@ class Access:
         room = self._registry.known(room_id) or await self._registry.load(room_id)
         if room is None:
             raise Forbidden(NOT_IN_ROOM)
+        ignored = await self._account_data.ignored_users(user_id)
         membership = room.membership(user_id)
         if membership == "join" or self.visibility(room) == "world_readable":
-            return Reader(room, user_id, None, membership)
+            return Reader(room, user_id, None, membership, ignored)
         if membership in ("leave", "ban") and not await self._is_forgotten(room_id, user_id):
             left = await self.left_at(room, user_id)
             if left is not None:
-                return Reader(room, user_id, left, membership)
+                return Reader(room, user_id, left, membership, ignored)
         raise Forbidden(NOT_IN_ROOM)
 
     async def access_event(self, user_id: str, room_id: str, event_id: str) -> StoredEvent:
@@ -103,7 +115,10 @@ class Access:
         return visibility_of(event.pdu.content if event is not None else None)
 
     def sees_everything(self, reader: Reader) -> bool:
-        """Whether the reader sees the whole timeline, without looking at each event: nearly always so."""
+        """Whether the room shows the reader its whole timeline, without looking at each event: nearly always so.
+
+        Whom they ignore is another matter.
+        """
         if reader.membership != "join":
             return False
         event = reader.room.pinned.get(HISTORY_VISIBILITY)
@@ -113,6 +128,7 @@ class Access:
 
     async def visible_events(self, reader: Reader, events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
         """Those of a room's events that the reader may see, in the same order."""
+        events = without_ignored(reader, events)
         if self.sees_everything(reader):
             return events
         joined_at = await self._last_join(reader)
@@ -196,3 +212,13 @@ class Access:
 
     async def _event_at(self, position: int) -> StoredEvent:
         return (await self._events.load([position]))[position]
+
+
+def without_ignored(reader: Reader, events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
+    """Events without those that the reader ignores.
+
+    https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
+    """
+    if not reader.ignored:
+        return events
+    return [event for event in events if event.pdu.state_key is not None or event.pdu.sender not in reader.ignored]

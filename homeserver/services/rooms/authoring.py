@@ -31,9 +31,11 @@ from matrix.event_auth import auth_event_keys, check_event_auth
 from matrix.pdu import EventTooLarge, InvalidPdu, Pdu, build_pdu
 from matrix.push_rules import DEFAULT_RULES, Recipient, evaluate, evaluate_unmentioned
 from matrix.redaction import redact_event
+from matrix.relations import kept_relation
 from matrix.room_versions import EventIdFormat
 from matrix.signatures import SigningKey
 from storage.events import StoredEvent
+from storage.relations import RelationRow
 from storage.rooms import MembershipRow, StateKeyRow
 from storage.snapshots import NewSnapshot
 from storage.stream import Redaction, Writes
@@ -130,6 +132,9 @@ class Authoring:
         if draft.target is not None:
             redact_stored(draft.target, event, writes)
         writes.events.append(event)
+        if (relation := kept_relation(pdu.type, pdu.state_key, pdu.content)) is not None:
+            row = RelationRow(position, room.room, relation.event_id, relation.rel_type, pdu.type, pdu.sender)
+            writes.relations.append(row)
         return event
 
     def _build(self, room: Room, draft: Draft) -> tuple[Pdu, dict[tuple[str, str], Pdu]]:
@@ -221,6 +226,8 @@ class Authoring:
         for redaction in writes.redactions:
             room.unread.clear()  # counted anew from the database when next asked for
             self._redact(room, redaction)
+        for relation in writes.relations:
+            self._forget_children(room, relation.parent)
         for row in writes.personal_counts:
             if (counts := room.unread.get(row.user_id)) is not None:
                 counts.personal_notify += row.notify
@@ -237,6 +244,8 @@ class Authoring:
 
     def _redact(self, room: Room, redaction: Redaction) -> None:
         """Takes a redacted event's content out of memory, wherever it is."""
+        if redaction.parent is not None:
+            self._forget_children(room, redaction.parent)
         redacted = orjson.loads(redaction.json)
         for target in self._copies(room, redaction.position):
             target.pdu = Pdu(room.version, target.event_id, redacted)
@@ -247,6 +256,13 @@ class Authoring:
         for event in (*self._events.showing(redaction.position), *room.timeline, *room.pinned.values()):
             if redaction.position in (event.replaces, event.redacted_by):
                 event.unsigned_json = None
+
+    def _forget_children(self, room: Room, parent: str) -> None:
+        """What relates to an event has changed: it is read when somebody is next told of the event."""
+        self._events.forget_children(parent)
+        for event in room.timeline:  # where the cache may have let go of it
+            if event.event_id == parent:
+                event.children = None
 
     def _copies(self, room: Room, position: int) -> Iterable[StoredEvent]:
         """The objects of one event: the cache's, and the one that the room has kept where the cache let go of it."""
@@ -275,5 +291,7 @@ def redact_stored(target: StoredEvent, redaction: StoredEvent, writes: Writes) -
 
     https://spec.matrix.org/v1.19/client-server-api/#redactions
     """
-    redacted = redact_event(target.pdu.json, target.pdu.room_version)
-    writes.redactions.append(Redaction(target.room, target.position, orjson.dumps(redacted), redaction.position))
+    redacted = orjson.dumps(redact_event(target.pdu.json, target.pdu.room_version))
+    relation = kept_relation(target.pdu.type, target.pdu.state_key, target.pdu.content)
+    parent = None if relation is None else relation.event_id
+    writes.redactions.append(Redaction(target.room, target.position, redacted, redaction.position, parent))

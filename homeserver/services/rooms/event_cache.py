@@ -11,13 +11,15 @@ from storage.events import EventRepository, StoredEvent
 
 class EventCache:
     """A bounded cache over the event repository. Events do not change, so nothing needs to be invalidated; what a
-    redaction does to an event is done to the very object (`replace`)."""
+    redaction does to an event is done to the very object (`replace`), and what is known of an event's children is
+    forgotten when there is another (`forget_children`). `relations_published` counts how often."""
 
     def __init__(self, repository: EventRepository, metrics: Metrics, *, max_events: int) -> None:
         self._repository = repository
         self._max_events = max_events
         self._by_position: OrderedDict[int, StoredEvent] = OrderedDict()
         self._by_id: dict[str, StoredEvent] = {}
+        self.relations_published = 0
         self._figures = metrics.cache("events", self.__len__)
 
     def __len__(self) -> int:
@@ -41,6 +43,19 @@ class EventCache:
             self._by_position.move_to_end(position)
         return event
 
+    def forget_children(self, parent: str) -> None:
+        """Takes note that what relates to an event is not what it was."""
+        self.relations_published += 1
+        event = self._by_id.get(parent)
+        if event is not None:
+            event.children = None
+
+    def _add_read(self, event: StoredEvent, relations_published: int) -> StoredEvent:
+        """Adds an event from the database. What was related to it since the query began, the query did not see."""
+        if relations_published != self.relations_published:
+            event.children = None
+        return self.add(event)
+
     def showing(self, position: int) -> list[StoredEvent]:
         """The events here whose `unsigned` shows the content of the event at a position. Looks at all there are."""
         return [e for e in self._by_position.values() if e.replaces == position or e.redacted_by == position]
@@ -58,8 +73,9 @@ class EventCache:
         self._figures.hits += len(found)
         self._figures.misses += len(missing)
         if missing:
+            published = self.relations_published
             for event in await self._repository.load_by_position(missing):
-                found[event.position] = self.add(event)
+                found[event.position] = self._add_read(event, published)
         return found
 
     async def load_id(self, event_id: str) -> StoredEvent | None:
@@ -80,13 +96,23 @@ class EventCache:
         self._figures.hits += len(found)
         self._figures.misses += len(missing)
         if missing:
+            published = self.relations_published
             for event in await self._repository.load_by_id(missing):
-                found[event.event_id] = self.add(event)
+                found[event.event_id] = self._add_read(event, published)
         return found
 
     async def load_timeline(
         self, room: int, *, after: int, up_to: int, limit: int, backwards: bool
     ) -> list[StoredEvent]:
         """A slice of a room's timeline from the database, as objects of this cache."""
+        published = self.relations_published
         events = await self._repository.load_timeline(room, after=after, up_to=up_to, limit=limit, backwards=backwards)
-        return [self.add(event) for event in events]
+        return [self._add_read(event, published) for event in events]
+
+    async def load_by_time(
+        self, room: int, *, ts: int, position: int, limit: int, backwards: bool
+    ) -> list[StoredEvent]:
+        """Timeline events by their time, from `ts` (and there from a position, without it) in a direction."""
+        published = self.relations_published
+        events = await self._repository.load_by_time(room, ts=ts, position=position, limit=limit, backwards=backwards)
+        return [self._add_read(event, published) for event in events]

@@ -13,19 +13,31 @@ from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import NotLoaded, Room
 from homeserver.services.rooms.transactions import Transactions
 from matrix.canonical_json import encode_canonical_json
+from matrix.relations import ANNOTATION, THREAD, Relation, kept_relation, relation_of
 from storage.events import EventKind, StoredEvent
+from storage.relations import NO_CHILDREN, RelationRepository
 from storage.stream import Writes
 
 MAX_LOADS = 8
+MAX_COMPARED_ANNOTATIONS = 200
+"""How many of a user's newest annotations of one event a new one is compared with."""
 
 
 class Sending:
     """Makes and sends events for users, once the rules allow it."""
 
-    def __init__(self, access: Access, authoring: Authoring, events: EventCache, transactions: Transactions) -> None:
+    def __init__(
+        self,
+        access: Access,
+        authoring: Authoring,
+        events: EventCache,
+        relations: RelationRepository,
+        transactions: Transactions,
+    ) -> None:
         self._access = access
         self._authoring = authoring
         self._events = events
+        self._relations = relations
         self._transactions = transactions
 
     async def author(
@@ -65,6 +77,8 @@ class Sending:
 
         async def send() -> str:
             room = await self._access.access_joined_room(requester.user_id, room_id)
+            if (relation := kept_relation(event_type, None, content)) is not None:
+                await self._check_relation(room, requester.user_id, event_type, relation)
             draft = Draft(event_type, requester.user_id, content, device=requester.device, txn_id=txn_id)
             return (await self.author(room, lambda _: (draft,)))[0].event_id
 
@@ -72,6 +86,29 @@ class Sending:
             return event.pdu.room_id == room_id and event.pdu.type == event_type
 
         return await self._transactions.once(requester.device, f"{room_id}/send/{event_type}", txn_id, is_same, send)
+
+    async def _check_relation(self, room: Room, sender: str, event_type: str, relation: Relation) -> None:
+        """Raises M_UNKNOWN for a thread that cannot be, M_DUPLICATE_ANNOTATION for saying the same twice.
+
+        https://spec.matrix.org/v1.19/client-server-api/#validation-of-mthread-relationships
+        https://spec.matrix.org/v1.19/client-server-api/#avoiding-duplicate-annotations
+        """
+        if relation.rel_type not in (THREAD, ANNOTATION):
+            return
+        parent = await self._events.load_id(relation.event_id)
+        if parent is None or parent.room != room.room:
+            return  # it relates to nothing that is known here, and that is allowed
+        if relation.rel_type == THREAD:
+            if relation_of(parent.pdu.content) is not None:
+                raise MatrixError(400, "M_UNKNOWN", "A thread cannot start at an event that relates to another")
+        elif parent.children is not NO_CHILDREN:
+            said = await self._relations.load_annotations(
+                room.room, relation.event_id, sender, event_type, limit=MAX_COMPARED_ANNOTATIONS
+            )
+            for event in (await self._events.load(said)).values():
+                other = relation_of(event.pdu.content)
+                if other is not None and other.key == relation.key:
+                    raise MatrixError(400, "M_DUPLICATE_ANNOTATION", "You have annotated the event with this already")
 
     async def redact(
         self, requester: Requester, room_id: str, event_id: str, content: dict[str, Any], txn_id: str

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from homeserver.services.rooms.access import Access, Reader
+from homeserver.services.rooms.access import Access, Reader, without_ignored
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import TIMELINE_EVENTS, Room
 from matrix.filters import RoomEventFilter
@@ -14,6 +14,7 @@ from storage.events import StoredEvent
 
 MAX_SCANNED_EVENTS = 2000
 CHUNK_EVENTS = 200
+MAX_POSITION = 2**62
 
 
 class Slice(NamedTuple):
@@ -70,7 +71,11 @@ class Timelines:
         if event_filter.is_trivial and self._access.sees_everything(reader):
             found = _from_memory(room, after, up_to, limit)
             if found is not None:
-                return found
+                events = without_ignored(reader, found.events)
+                if len(events) == len(found.events):
+                    return found
+                if not found.limited:
+                    return Slice(events, False, found.start)
         page = await self.page(reader, start=up_to, stop=after, limit=limit, backwards=True, event_filter=event_filter)
         events = page.events[::-1]
         start = events[0].position - 1 if events else after
@@ -105,6 +110,23 @@ class Timelines:
             if len(chunk) < wanted:
                 return Page(found, None)
         return Page(found, at)
+
+    async def closest(self, reader: Reader, *, ts: int, backwards: bool) -> StoredEvent | None:
+        """The visible event nearest to a moment (in milliseconds), at or before it, or at or after it.
+
+        None if there is none among the first MAX_SCANNED_EVENTS.
+        """
+        position = MAX_POSITION if backwards else -MAX_POSITION
+        for _ in range(MAX_SCANNED_EVENTS // CHUNK_EVENTS):
+            chunk = await self._events.load_by_time(
+                reader.room.room, ts=ts, position=position, limit=CHUNK_EVENTS, backwards=backwards
+            )
+            if visible := await self._access.visible_events(reader, chunk):
+                return visible[0]
+            if len(chunk) < CHUNK_EVENTS:
+                return None
+            ts, position = chunk[-1].pdu.origin_server_ts, chunk[-1].position
+        return None
 
 
 def _from_memory(room: Room, after: int, up_to: int, limit: int) -> Slice | None:

@@ -14,6 +14,7 @@ import orjson
 from homeserver.clock import Clock
 from homeserver.services.account_data import AccountData
 from homeserver.services.accounts.sessions import Requester
+from homeserver.services.aggregations import Aggregations, View
 from homeserver.services.client_events import ClientEvents, client_json, serialise
 from homeserver.services.receipts import Receipts
 from homeserver.services.rooms.access import Access, Reader
@@ -39,10 +40,15 @@ STRIPPED_STATE = (
     "m.room.encryption",
 )
 
+NO_BUNDLES: Mapping[int, bytes] = {}
+
 
 @dataclass(slots=True, frozen=True)
 class SyncRequest:
-    """One turn of a sync: what is asked by whom, in after `since` (0: from the beginning) up to `now`."""
+    """One turn of a sync: what is asked by whom, in after `since` (0: from the beginning) up to `now`.
+
+    With `state_after` the state is told as it is at the timelines' ends, and else as it was at their beginnings.
+    """
 
     requester: Requester
     filter: Filter
@@ -50,6 +56,13 @@ class SyncRequest:
     now: int
     full_state: bool
     timeline_limit: int
+    state_after: bool = False
+    ignored: frozenset[str] = frozenset()
+
+    @property
+    def state_name(self) -> bytes:
+        """What the state of a room is called in the answer."""
+        return b"state_after" if self.state_after else b"state"
 
     @property
     def shows_all_messages(self) -> bool:
@@ -67,6 +80,7 @@ class RoomSections:
         events: EventCache,
         timelines: Timelines,
         client_events: ClientEvents,
+        aggregations: Aggregations,
         receipts: Receipts,
         account_data: AccountData,
         clock: Clock,
@@ -77,6 +91,7 @@ class RoomSections:
         self._events = events
         self._timelines = timelines
         self._client_events = client_events
+        self._aggregations = aggregations
         self._receipts = receipts
         self._account_data = account_data
         self._clock = clock
@@ -89,10 +104,12 @@ class RoomSections:
         """The part of a room that the user is in; None when there is nothing to tell."""
         user_id = request.requester.user_id
         if not account_data and (shared := self._shared(request, room, user_room)) is not None:
+            if request.state_after:
+                shared += b',"state_after":{"events":[]}'
             return shared + await self._unread_json(room, user_id) + b"}"
         is_new = user_room.position > request.since or request.full_state
         since = 0 if user_room.position > request.since else request.since
-        reader = Reader(room, user_id, None, "join")
+        reader = Reader(room, user_id, None, "join", request.ignored)
         timeline = Slice((), False, since)
         if has_news := room.last_position > since:
             timeline = await self._timelines.newest(
@@ -103,8 +120,11 @@ class RoomSections:
                 event_filter=request.filter.room.timeline,
             )
         state: dict[tuple[str, str], int] = {}
+        if request.state_after:
+            if is_new or has_news:
+                state = await self._state_after(request, room, 0 if is_new else since)
         # Otherwise every change of the state stands in the timeline.
-        if is_new or timeline.limited or (has_news and not request.filter.room.timeline.is_trivial):
+        elif is_new or timeline.limited or (has_news and not request.filter.room.timeline.is_trivial):
             state = await self._state_before(request, room, timeline.events, 0 if is_new else since)
         state_events = await self._state_events(request, room, state, timeline.events, is_new=is_new)
         ephemeral = await self._ephemeral(request, room, 0 if is_new else since)
@@ -112,8 +132,8 @@ class RoomSections:
             return None
         parts = [
             b'{"timeline":',
-            await self._timeline_json(request, timeline, joined_at=user_room.position),
-            b',"state":{"events":[',
+            await self._timeline_json(request, timeline, reader, joined_at=user_room.position),
+            b',"%s":{"events":[' % request.state_name,
             await self._events_json(request, state_events),
             b']},"ephemeral":{"events":',
             orjson.dumps(ephemeral),
@@ -140,6 +160,16 @@ class RoomSections:
             state = state_since(await self._access.state_at(room, last[0].snapshot), since)
         return before_timeline(state, [*timeline, *later], since)
 
+    async def _state_after(self, request: SyncRequest, room: Room, since: int) -> dict[tuple[str, str], int]:
+        """What of the state now is newer than `since`: what memory has of the timeline tells, if it goes that far."""
+        if not since or room.timeline_after > since:
+            return await self._state_before(request, room, (), since)
+        return {
+            event.pdu.state_key_pair: event.position
+            for event in room.timeline
+            if since < event.position <= request.now and event.pdu.state_key is not None
+        }
+
     def _shared(self, request: SyncRequest, room: Room, user_room: UserRoom) -> bytes | None:
         """What every member is told of a room where there are only new messages: made once, for whoever asks next.
 
@@ -164,6 +194,8 @@ class RoomSections:
         if len(events) > request.timeline_limit or any(
             event.pdu.state_key is not None or event.device == device for event in events
         ):
+            return None
+        if request.ignored and any(event.pdu.sender in request.ignored for event in events):
             return None
         if request.filter.room.state.lazy_load_members:
             senders = {event.pdu.sender: room.state["m.room.member", event.pdu.sender] for event in events}
@@ -197,7 +229,7 @@ class RoomSections:
     async def left(self, request: SyncRequest, room: Room, user_room: UserRoom) -> bytes:
         """The part of a room that the user has left or was banned from: up to that event and no further."""
         user_id = request.requester.user_id
-        reader = Reader(room, user_id, user_room.position, user_room.membership)
+        reader = Reader(room, user_id, user_room.position, user_room.membership, request.ignored)
         timeline = await self._timelines.newest(
             reader,
             after=request.since,
@@ -214,15 +246,15 @@ class RoomSections:
         return b"".join(
             (
                 b'{"timeline":',
-                await self._timeline_json(request, timeline, joined_at=None),
-                b',"state":{"events":[',
+                await self._timeline_json(request, timeline, reader, joined_at=None),
+                b',"%s":{"events":[' % request.state_name,
                 await self._events_json(request, state_events),
                 b']},"account_data":{"events":[]}}',
             )
         )
 
     async def _state_when_left(self, request: SyncRequest, room: Room, timeline: Slice) -> dict[tuple[str, str], int]:
-        """The state before the timeline of a room that the user has left, as far as they have not been told of it.
+        """The state before (or after) the timeline of a room that the user has left, as far as they have not been told.
 
         It is that of the moment when they were last in the room: who only declined an invitation is told nothing, and
         who was banned later nothing newer.
@@ -237,13 +269,20 @@ class RoomSections:
             event = (await self._events.load([event.replaces]))[event.replaces]
         if event.position > since or event.pdu.content.get("membership") != "join":
             since = 0  # they have come and gone since then
-        elif not timeline.limited:
+        elif not (timeline.limited or request.state_after):
             return {}
-        return before_timeline(state_since(await self._access.state_at(room, snapshot), since), timeline.events, since)
+        state = state_since(await self._access.state_at(room, snapshot), since)
+        return state if request.state_after else before_timeline(state, timeline.events, since)
 
-    async def stripped(self, room: Room, user_room: UserRoom) -> bytes:
-        """The stripped state of a room that the user is invited to or has knocked on, as an array."""
+    async def stripped(self, request: SyncRequest, room: Room, user_room: UserRoom) -> bytes | None:
+        """The stripped state of a room that the user is invited to or has knocked on, as an array.
+
+        None for an invite that is not shown, as it is by somebody whom the user ignores.
+        https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
+        """
         member = (await self._events.load([user_room.position]))[user_room.position]
+        if member.pdu.sender in request.ignored:
+            return None
         shown = [event for type in STRIPPED_STATE if (event := room.pinned.get((type, ""))) is not None]
         inviter = room.state.get(("m.room.member", member.pdu.sender))
         if inviter is not None and inviter != member.position:
@@ -287,18 +326,18 @@ class RoomSections:
 
         https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members
         """
+        changed = {event.pdu.state_key or "": event for event in timeline if _is_member(event)}
         wanted = dict.fromkeys(event.pdu.sender for event in timeline)
+        if request.state_after:
+            wanted.update(dict.fromkeys(changed))  # who is not told here that they came or left is not told at all
         if is_new:
             wanted[request.requester.user_id] = None
         if (is_new or _has_members(timeline)) and not is_named(room):
             wanted.update(dict.fromkeys(heroes_of(room, request.requester.user_id)))
-        changed_in_timeline = {
-            event.pdu.state_key: event for event in timeline if event.pdu.type == "m.room.member" and event.pdu.is_state
-        }
         members: dict[str, int] = {}
         for user_id in wanted:
             key = ("m.room.member", user_id)
-            if user_id in changed_in_timeline:
+            if user_id in changed and not request.state_after:
                 position = state.get(key)
                 if not is_new and position is None:
                     continue  # the timeline brings it
@@ -328,16 +367,29 @@ class RoomSections:
             return found
         return [event for event in found if ephemeral_filter.matches(event)]
 
-    async def _timeline_json(self, request: SyncRequest, timeline: Slice, *, joined_at: int | None) -> bytes:
-        events = await self._events_json(request, timeline.events, joined_at)
+    async def _timeline_json(
+        self, request: SyncRequest, timeline: Slice, reader: Reader, *, joined_at: int | None
+    ) -> bytes:
+        bundled: Mapping[int, bytes] = NO_BUNDLES
+        if timeline.limited:  # otherwise whatever relates to these events is told as well, and summed up by the client
+            view = View(self._clock(), request.requester.device, with_room_id=False)
+            bundled = await self._aggregations.bundled(reader, timeline.events, view)
+        events = await self._events_json(request, timeline.events, joined_at, bundled)
         limited = b"true" if timeline.limited else b"false"
         prev_batch = encode_token(timeline.start).encode()
         return b'{"events":[' + events + b'],"limited":' + limited + b',"prev_batch":"' + prev_batch + b'"}'
 
     async def _events_json(
-        self, request: SyncRequest, events: Sequence[StoredEvent], joined_at: int | None = None
+        self,
+        request: SyncRequest,
+        events: Sequence[StoredEvent],
+        joined_at: int | None = None,
+        bundled: Mapping[int, bytes] = NO_BUNDLES,
     ) -> bytes:
-        """Events as the members of an array. `joined_at`: what the user has been in the room for they are told so."""
+        """Events as the members of an array, with their aggregations.
+
+        `joined_at`: what the user has been in the room for they are told so.
+        """
 
         def membership(event: StoredEvent) -> str | None:
             return "join" if joined_at is not None and event.position >= joined_at else None
@@ -348,7 +400,14 @@ class RoomSections:
         if sync_filter.event_fields is None and sync_filter.event_format == "client":
             return b",".join(
                 [
-                    serialise(event, now_ms=now_ms, device=device, membership=membership(event), with_room_id=False)
+                    serialise(
+                        event,
+                        now_ms=now_ms,
+                        device=device,
+                        membership=membership(event),
+                        with_room_id=False,
+                        relations=bundled.get(event.position),
+                    )
                     for event in events
                 ]
             )
@@ -358,7 +417,12 @@ class RoomSections:
                 fields = event.pdu.json
             else:
                 fields = client_json(
-                    event, now_ms=now_ms, device=device, membership=membership(event), with_room_id=False
+                    event,
+                    now_ms=now_ms,
+                    device=device,
+                    membership=membership(event),
+                    with_room_id=False,
+                    relations=bundled.get(event.position),
                 )
             if sync_filter.event_fields is not None:
                 fields = select_fields(fields, sync_filter.event_fields)
@@ -414,3 +478,7 @@ def filter_account_data(rows: Iterable[AccountDataRow], room_filter: RoomEventFi
 
 def _has_members(*groups: Iterable[StoredEvent]) -> bool:
     return any(event.pdu.type == "m.room.member" for group in groups for event in group)
+
+
+def _is_member(event: StoredEvent) -> bool:
+    return event.pdu.type == "m.room.member" and event.pdu.state_key is not None

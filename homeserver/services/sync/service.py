@@ -69,9 +69,19 @@ class Sync:
             self._notifier.mark_users((event.pdu.state_key,))
 
     async def sync(
-        self, requester: Requester, sync_filter: Filter, *, since: int | None, full_state: bool, timeout_ms: int
+        self,
+        requester: Requester,
+        sync_filter: Filter,
+        *,
+        since: int | None,
+        full_state: bool,
+        timeout_ms: int,
+        state_after: bool = False,
     ) -> bytes:
-        """The answer as JSON. `since` is None for an initial sync; `timeout_ms` how long to wait for news."""
+        """The answer as JSON. `since` is None for an initial sync; `timeout_ms` how long to wait for news.
+
+        `state_after`: whether the state is told as of the end of the timelines.
+        """
         deadline = time.monotonic() + min(timeout_ms, self._limits.max_sync_timeout_ms) / 1000
         if since is not None and since > self._stream.current:
             since = self._stream.current  # a token of a future that a restored backup has lost
@@ -87,6 +97,8 @@ class Sync:
                 timeline_limit=min(
                     self._limits.default_timeline_events if limit is None else limit, self._limits.max_timeline_events
                 ),
+                state_after=state_after,
+                ignored=await self._account_data.ignored_users(requester.user_id),
             )
             try:
                 body = await self._answer(request) if since is None or full_state or now > since else None
@@ -180,8 +192,9 @@ class Sync:
                 if section is not None:
                     sections["join"][room.room_id] = section
             case "invite" | "knock" as membership:
-                stripped = await self._sections.stripped(room, user_room)
-                sections[membership][room.room_id] = b'{"%s_state":{"events":%s}}' % (membership.encode(), stripped)
+                stripped = await self._sections.stripped(request, room, user_room)
+                if stripped is not None:
+                    sections[membership][room.room_id] = b'{"%s_state":{"events":%s}}' % (membership.encode(), stripped)
             case _:
                 sections["leave"][room.room_id] = await self._sections.left(request, room, user_room)
 

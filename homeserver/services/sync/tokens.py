@@ -10,6 +10,8 @@ from homeserver.services.errors import InvalidParam
 
 PREFIX = "s"
 MAX_POSITION = 2**62
+BEGINNING = -MAX_POSITION
+"""A position before every event."""
 
 
 def encode_token(position: int) -> str:
