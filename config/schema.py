@@ -19,6 +19,7 @@ from config.secret import Secret
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resource = Literal["client", "federation", "media", "metrics", "health"]
+JwtAlgorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 RegistrationMode = Literal["off", "open", "token"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 LogFormat = Literal["json", "console"]
@@ -148,19 +149,109 @@ class Signing:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """A document that people accept when they register."""
+
+    policy_id: str = option(REQUIRED, "Its name for programs, such as `terms_of_service`.", check=checks.check_opaque)
+    version: str = option(REQUIRED, "Its version.", check=checks.check_opaque)
+    name: str = option(REQUIRED, "Its title.")
+    url: str = option(REQUIRED, "Where it can be read.", check=checks.check_http_url)
+    language: str = option(
+        "en", "Its language; the same `policy_id` and `version` again for others.", check=checks.check_language
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Registration:
     """Who may make an account."""
 
     mode: RegistrationMode = option("off", "Nobody (`off`), everybody (`open`), or holders of a token (`token`).")
-    tokens: tuple[Secret, ...] = option((), "Registration tokens, each good for any number of accounts.", secret=True)
+    tokens: tuple[Secret, ...] = option(
+        (),
+        "Registration tokens, each good for any number of accounts; `weft registration-token` makes others.",
+        secret=True,
+    )
+    policies: tuple[Policy, ...] = option((), "What people have to accept.", check_all=checks.check_policies)
     shared_secret: Secret | None = option(
         None, "Lets tools that know it register users, administrators too, in every mode; null for none.", secret=True
     )
 
+
+@dataclass(frozen=True, slots=True)
+class SessionLifetimes:
+    """How long a client stays logged in. Null is for ever."""
+
+    access_token_ms: int | None = option(
+        None, "Lifetime of an access token of a client that does not ask for a refresh token.", minimum=1000
+    )
+    refreshable_access_token_ms: int | None = option(
+        300_000, "Lifetime of an access token that comes with a refresh token.", minimum=1000
+    )
+    refresh_token_ms: int | None = option(None, "Lifetime of a refresh token that is not used.", minimum=1000)
+
+
+@dataclass(frozen=True, slots=True)
+class JwtLogin:
+    """Logins with a JSON Web Token that another service has signed, login type `org.matrix.login.jwt`."""
+
+    enabled: bool = option(False, "Whether such logins are accepted.")
+    algorithm: JwtAlgorithm = option("HS256", "How tokens are signed; no other algorithm is accepted.")
+    secret: Secret | None = option(None, "The key for `HS…` algorithms.", secret=True)
+    public_key_file: Path | None = option(None, "PEM public key for all others.", must_exist=True)
+    issuer: str | None = option(None, "What the `iss` claim has to be; null for anything or none.")
+    audiences: tuple[str, ...] = option((), "One of these has to be in the `aud` claim; none for any.")
+    subject_claim: str = option("sub", "The claim with the local part of the user ID.")
+    create_users: bool = option(False, "Whether an account is made for a user who has none.")
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong between options: pairs of a key and a complaint."""
-        if self.mode == "token" and not self.tokens:
-            yield "tokens", "must hold a token when mode is token"
+        if not self.enabled:
+            return
+        if self.algorithm.startswith("HS"):
+            if self.secret is None:
+                yield "secret", f"must be set when algorithm is {self.algorithm}"
+        elif self.public_key_file is None:
+            yield "public_key_file", f"must be set when algorithm is {self.algorithm}"
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Somebody who looks after the server."""
+
+    role: str = option("m.role.admin", "`m.role.admin` or `m.role.security`.", check=checks.check_contact_role)
+    matrix_id: str | None = option(None, "User ID, best on another server too.", check=checks.check_user_id)
+    email_address: str | None = option(None, "E-mail address.")
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong between options: pairs of a key and a complaint."""
+        if self.matrix_id is None and self.email_address is None:
+            yield "matrix_id", "must be set unless email_address is"
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Whom users turn to, published in `/.well-known/matrix/support`."""
+
+    contacts: tuple[Contact, ...] = option((), "People to contact.")
+    page: str | None = option(None, "URL of a page with help.", check=checks.check_http_url)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The TURN server that calls go through where clients cannot reach each other."""
+
+    uris: tuple[str, ...] = option((), "Such as `turn:turn.example.org?transport=udp`.", check=checks.check_turn_uri)
+    shared_secret: Secret | None = option(
+        None, "Shared with the TURN server, to make credentials that expire (`use-auth-secret`).", secret=True
+    )
+    username: str | None = option(None, "Fixed user name, where there is no `shared_secret`.")
+    password: Secret | None = option(None, "Password of `username`.", secret=True)
+    lifetime_ms: int = option(24 * 3600 * 1000, "How long credentials are good for.", minimum=60_000)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong between options: pairs of a key and a complaint."""
+        if self.uris and self.shared_secret is None and (self.username is None or self.password is None):
+            yield "shared_secret", "must be set when uris are, unless username and password are"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +270,17 @@ class RateLimits:
     login: RateLimit | None = option(RateLimit(0.5, 10), "Logins, per address.")
     login_failed: RateLimit | None = option(RateLimit(0.1, 5), "Failed logins, per account.")
     registration: RateLimit | None = option(RateLimit(0.1, 5), "Registrations, per address.")
+    login_token: RateLimit | None = option(RateLimit(0.02, 3), "Tokens for logging in on another device, per user.")
+    credentials: RateLimit | None = option(
+        RateLimit(0.5, 10), "Refreshed sessions, OpenID tokens and TURN credentials, per session or user."
+    )
+    report: RateLimit | None = option(RateLimit(0.1, 10), "Reports to the administrators, per user.")
     message: RateLimit | None = option(RateLimit(5.0, 50), "Events sent, per user.")
     join: RateLimit | None = option(RateLimit(0.5, 10), "Joins and knocks, per user.")
     invite: RateLimit | None = option(RateLimit(0.3, 10), "Invites sent, per user.")
     room_creation: RateLimit | None = option(RateLimit(0.1, 10), "Rooms created, per user.")
     media_upload: RateLimit | None = option(RateLimit(2.0, 30), "Uploads, per user.")
+    presence: RateLimit | None = option(RateLimit(0.5, 10), "Changes of presence made by hand, per user.")
     search: RateLimit | None = option(RateLimit(1.0, 10), "Searches, of messages, users and rooms, per user.")
     federation: RateLimit | None = option(RateLimit(50.0, 200), "Federation requests, per server.")
 
@@ -256,6 +353,13 @@ class Rooms:
 
 
 @dataclass(frozen=True, slots=True)
+class Presence:
+    """Who is online."""
+
+    enabled: bool = option(True, "Whether members of a room see when the others are online.")
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds on what one request may ask for."""
 
@@ -317,6 +421,10 @@ class Config:
     media: Media = option(Media(), "")
     signing: Signing = option(Signing(), "")
     registration: Registration = option(Registration(), "")
+    sessions: SessionLifetimes = option(SessionLifetimes(), "")
+    jwt_login: JwtLogin = option(JwtLogin(), "")
+    support: Support = option(Support(), "")
+    turn: Turn = option(Turn(), "")
     appservices: tuple[Path, ...] = option(
         (), "Registration files of application services.", must_exist=True, check_all=checks.check_distinct
     )
@@ -328,6 +436,7 @@ class Config:
     federation: Federation = option(Federation(), "")
     logging: Logging = option(Logging(), "")
     rooms: Rooms = option(Rooms(), "")
+    presence: Presence = option(Presence(), "")
     limits: Limits = option(Limits(), "")
     caches: Caches = option(Caches(), "")
 

@@ -28,6 +28,8 @@ from homeserver.services.account_data import AccountData
 from homeserver.services.accounts.deactivation import Deactivation
 from homeserver.services.accounts.interactive_auth import InteractiveAuth
 from homeserver.services.accounts.login import Login
+from homeserver.services.accounts.moderation import Moderation
+from homeserver.services.accounts.openid import OpenId
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.registration import Registration
 from homeserver.services.accounts.sessions import Sessions
@@ -37,36 +39,52 @@ from homeserver.services.changes import Changes
 from homeserver.services.client_events import ClientEvents
 from homeserver.services.event_views import EventViews
 from homeserver.services.filters import Filters
+from homeserver.services.notifications import Notifications
 from homeserver.services.notifier import Notifier
+from homeserver.services.presence import Presence
 from homeserver.services.profiles import Profiles
+from homeserver.services.push_rules import PushRules
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.receipts import Receipts
 from homeserver.services.relations import Relations
+from homeserver.services.reports import Reports
+from homeserver.services.room_tags import RoomTags
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.aliases import Aliases
 from homeserver.services.rooms.authoring import Authoring
 from homeserver.services.rooms.creation import Creation
+from homeserver.services.rooms.directory import Directory
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.member_profiles import MemberProfiles
 from homeserver.services.rooms.membership import Membership
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.sending import Sending
+from homeserver.services.rooms.spaces import Spaces
+from homeserver.services.rooms.thread_lookup import ThreadLookup
 from homeserver.services.rooms.timelines import Timelines
 from homeserver.services.rooms.transactions import Transactions
+from homeserver.services.rooms.upgrades import Upgrades
 from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
 from homeserver.services.sync.room_sections import RoomSections
 from homeserver.services.sync.service import Sync
 from homeserver.services.typing import Typing
+from homeserver.services.unread import UnreadCounting
+from homeserver.services.user_directory import UserDirectory
 from homeserver.signing_key import load_signing_key
 from storage.accounts import AccountRepository
 from storage.database import Database
+from storage.directory import DirectoryRepository
 from storage.embedded import EmbeddedPostgres
 from storage.events import EventRepository
+from storage.presence import PresenceRepository
 from storage.relations import RelationRepository
+from storage.reports import ReportRepository
 from storage.rooms import RoomRepository
 from storage.snapshots import SnapshotRepository
 from storage.stream import StreamRepository
+from storage.tokens import TokenRepository
+from storage.unread import UnreadRepository
 from storage.user_data import UserDataRepository
 
 log = get_logger(__name__)
@@ -96,21 +114,42 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
     await stream.open(name)
     stream.on_published = notifier.wake_marked
     events = EventCache(event_rows, metrics, max_events=caches.events)
-    registry = RoomRegistry(rooms, event_rows, snapshots, events, metrics, server_name=name, max_rooms=caches.rooms)
-    await registry.open()
-    user_rooms = UserRooms(rooms, metrics, max_users=caches.users)
     account_data = AccountData(user_data, stream, notifier, metrics, max_users=caches.users)
+    unread_rows = UnreadRepository(pool)
+    push_rules = PushRules(unread_rows, account_data, stream, metrics, max_users=caches.users)
+    registry = RoomRegistry(
+        rooms,
+        event_rows,
+        snapshots,
+        events,
+        metrics,
+        server_name=name,
+        max_rooms=caches.rooms,
+        load_counting=push_rules.index,
+    )
+    await registry.open()
+    push_rules.rooms = registry.in_memory
+    user_rooms = UserRooms(rooms, metrics, max_users=caches.users)
     access = Access(registry, events, snapshots, user_rooms, account_data)
     changes = Changes()
     changes.start(stream.current)
     signing_key = load_signing_key(config.signing_key_file)
-    authoring = Authoring(stream, events, clock, server_name=name, signing_key=signing_key)
+    authoring = Authoring(stream, events, clock, push_rules.known_rules, server_name=name, signing_key=signing_key)
     relation_rows = RelationRepository(pool)
-    sending = Sending(access, authoring, events, relation_rows, Transactions(event_rows))
+    sending = Sending(
+        access,
+        authoring,
+        events,
+        relation_rows,
+        Transactions(event_rows),
+        ThreadLookup(events, unread_rows),
+        push_rules.load,
+    )
     profiles = Profiles(accounts, max_cached_profiles=caches.users)
     membership = Membership(access, sending, profiles, user_rooms, accounts, server_name=name)
     profiles.on_changed = MemberProfiles(access, sending, user_rooms, events).carry
-    receipts = Receipts(user_data, access, events, user_rooms, account_data, stream, notifier, changes, clock)
+    counting = UnreadCounting(unread_rows, push_rules)
+    receipts = Receipts(user_data, access, events, user_rooms, account_data, stream, notifier, changes, clock, counting)
     client_events = ClientEvents(events)
     aggregations = Aggregations(relation_rows, events, client_events, access)
     timelines = Timelines(events, access)
@@ -125,15 +164,30 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         clock,
         started_at=stream.started_at,
     )
-    sync = Sync(stream, notifier, changes, registry, rooms, user_rooms, account_data, sections, config.limits)
+    presence = Presence(
+        PresenceRepository(pool),
+        profiles,
+        registry,
+        user_rooms,
+        stream,
+        notifier,
+        clock,
+        enabled=config.presence.enabled,
+    )
+    sync = Sync(stream, notifier, changes, registry, rooms, user_rooms, account_data, sections, presence, config.limits)
     typing = Typing(access, stream, notifier, changes, clock)
-    authoring.observers += [user_rooms.on_event, typing.on_event, sync.on_event]
+    authoring.observers += [user_rooms.on_event, typing.on_event, presence.on_event, sync.on_event]
     aliases = Aliases(rooms, access, stream, server_name=name)
+    listings = DirectoryRepository(pool)
     rate_limits = RateLimiter(config.rate_limits, clock)
-    sessions = Sessions(accounts, clock, max_cached_tokens=caches.tokens)
+    sessions = Sessions(accounts, clock, max_cached_tokens=caches.tokens, lifetimes=config.sessions)
+    sessions.on_user_changed = profiles.forget
+    tokens = TokenRepository(pool)
     passwords = Passwords(accounts, sessions)
-    login = Login(name, accounts, passwords, sessions, rate_limits)
-    registration = Registration(config.registration, name, accounts, passwords, login, clock)
+    login = Login(name, accounts, passwords, sessions, rate_limits, tokens, clock)
+    registration = Registration(config.registration, name, accounts, passwords, login, clock, tokens)
+    if config.jwt_login.enabled:
+        _accept_jwt(config, login, accounts, registration)
     return Server(
         config=config,
         clock=clock,
@@ -149,6 +203,9 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
             config.registration.shared_secret, registration, login, clock
         ),
         interactive_auth=InteractiveAuth(accounts, login, registration, clock),
+        moderation=Moderation(accounts, sessions, name),
+        openid=OpenId(tokens, clock),
+        reports=Reports(ReportRepository(pool), accounts, access, clock, server_name=name),
         deactivation=Deactivation(accounts, sessions, membership.leave_all),
         profiles=profiles,
         account_data=account_data,
@@ -162,9 +219,15 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
             aliases,
             membership,
             profiles,
+            push_rules.load,
             server_name=name,
             default_version=config.rooms.default_version,
         ),
+        directory=Directory(listings, rooms, access, server_name=name),
+        spaces=Spaces(access),
+        upgrades=Upgrades(access, registry, authoring, events, rooms, profiles, server_name=name),
+        room_tags=RoomTags(account_data),
+        user_directory=UserDirectory(listings),
         events=events,
         event_views=EventViews(client_events, aggregations, clock),
         membership=membership,
@@ -172,10 +235,22 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         relations=Relations(relation_rows, events, access, aggregations),
         timelines=timelines,
         user_rooms=user_rooms,
+        push_rules=push_rules,
+        notifications=Notifications(
+            unread_rows, access, events, client_events, user_rooms, push_rules, receipts, clock
+        ),
         receipts=receipts,
         typing=typing,
+        presence=presence,
         sync=sync,
     )
+
+
+def _accept_jwt(config: Config, login: Login, accounts: AccountRepository, registration: Registration) -> None:
+    # Imported where it is wanted: the cryptography that comes with it takes memory, and time at the start.
+    from homeserver.services.accounts.jwt_login import LOGIN_TYPE, JwtLogin
+
+    login.add_type(LOGIN_TYPE, JwtLogin(config.jwt_login, config.server_name, accounts, registration).authenticate)
 
 
 @asynccontextmanager
@@ -198,6 +273,7 @@ async def running(
         stack.push_async_callback(_finish_writing, server, writer)
         for loop in (
             server.typing.expire_forever(),
+            server.presence.publish_forever(),
             server.sessions.write_seen_forever(),
             server.sessions.follow_ended_forever(),
         ):

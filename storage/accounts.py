@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import asyncpg
 import orjson
 
 from storage.database import StorageError
+from storage.directory import directory_text
 
 
 class UserRow(NamedTuple):
-    """A local account. `password_hash` is an argon2id hash, None for an account without a password."""
+    """A local account. `password_hash` is an argon2id or bcrypt hash, None for an account without a password."""
 
     user_id: str
     password_hash: str | None
@@ -21,6 +22,8 @@ class UserRow(NamedTuple):
     deactivated: bool
     appservice_id: str | None
     created_ts: int
+    locked: bool = False
+    suspended: bool = False
 
 
 class DeviceRow(NamedTuple):
@@ -34,37 +37,91 @@ class DeviceRow(NamedTuple):
 
 
 class TokenRow(NamedTuple):
-    """Whose access token it is."""
+    """Whose access token it is. `expires_ts` (ms) may have passed.
+
+    `refresh_token` goes with it; `replaces` is the refresh token that both were got for. Both are hashes.
+    """
 
     user_id: str
     device: int
     device_id: str
     is_admin: bool
+    locked: bool
+    suspended: bool
+    expires_ts: int | None
+    refresh_token: bytes | None
+    replaces: bytes | None
+
+
+class NewTokens(NamedTuple):
+    """Hashes of the tokens that a session begins or goes on with, and when (ms) they expire; None for never."""
+
+    access_token: bytes
+    access_expires_ts: int | None = None
+    refresh_token: bytes | None = None
+    refresh_expires_ts: int | None = None
+
+
+class RefreshRow(NamedTuple):
+    """Whose refresh token it is. `expires_ts` (ms) may have passed; `replaces` as in `TokenRow`."""
+
+    user_id: str
+    device: int
+    locked: bool
+    expires_ts: int | None
+    replaces: bytes | None
+
+
+class InteractiveSessionRow(NamedTuple):
+    """The hash of the request that a session is for, the stages completed, the registration token used in one."""
+
+    request_hash: bytes
+    completed: list[str]
+    registration_token: str | None
 
 
 class UserExists(Exception):
     """The user ID is taken."""
 
 
+class RegistrationTokenSpent(Exception):
+    """The registration token has no use left, or is gone."""
+
+
+MAX_REPLACEMENTS = 4
+"""How many refresh tokens may wait to replace one: as many answers as a client may lose and ask for again."""
+
+
 INSERT_USER = """
-INSERT INTO users (user_id, password_hash, is_admin, appservice_id, created_ts, profile)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO users (
+    user_id, password_hash, is_admin, appservice_id, created_ts, profile, directory_text, accepted_policies
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+"""
+# The row stays locked to the end of the transaction, so that no use is counted twice or missed.
+SPEND_REGISTRATION_TOKEN = """
+UPDATE registration_tokens SET completed = completed + 1
+WHERE token = $1 AND (uses_allowed IS NULL OR completed < uses_allowed)
 """
 USER = """
-SELECT user_id, password_hash, is_admin, deactivated, appservice_id, created_ts FROM users WHERE user_id = $1
+SELECT user_id, password_hash, is_admin, deactivated, appservice_id, created_ts, locked, suspended
+FROM users WHERE user_id = $1
 """
 USERS = """
-SELECT user_id, password_hash, is_admin, deactivated, appservice_id, created_ts FROM users
+SELECT user_id, password_hash, is_admin, deactivated, appservice_id, created_ts, locked, suspended FROM users
 WHERE user_id > $1 ORDER BY user_id LIMIT $2
 """
 COUNT_USERS = "SELECT count(*) FROM users"
 SET_PASSWORD = "UPDATE users SET password_hash = $2 WHERE user_id = $1"
 REPLACE_PASSWORD = "UPDATE users SET password_hash = $3 WHERE user_id = $1 AND password_hash = $2"
+SET_LOCKED = "UPDATE users SET locked = $2 WHERE user_id = $1"
+SET_SUSPENDED = "UPDATE users SET suspended = $2 WHERE user_id = $1"
+DELETE_LOGIN_TOKENS = "DELETE FROM login_tokens WHERE user_id = $1"
+DELETE_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE user_id = $1"
 DEACTIVATE = "UPDATE users SET deactivated = true, password_hash = NULL WHERE user_id = $1"
-ERASE_PROFILE = "UPDATE users SET profile = '{}' WHERE user_id = $1"
+ERASE_PROFILE = "UPDATE users SET profile = '{}', directory_text = '' WHERE user_id = $1"
 ERASE_ACCOUNT_DATA = "DELETE FROM account_data WHERE user_id = $1"
 PROFILE = "SELECT profile FROM users WHERE user_id = $1 AND NOT deactivated"
-SET_PROFILE = "UPDATE users SET profile = $2 WHERE user_id = $1"
+SET_PROFILE = "UPDATE users SET profile = $2, directory_text = $3 WHERE user_id = $1"
 
 UPSERT_DEVICE = """
 INSERT INTO devices (user_id, device_id, display_name) VALUES ($1, $2, $3)
@@ -84,11 +141,31 @@ FROM unnest($1::int[], $2::bigint[], $3::text[]) AS seen (device, ts, ip) WHERE 
 """
 
 DELETE_TOKENS_OF_DEVICE = "DELETE FROM access_tokens WHERE device = $1"
-INSERT_TOKEN = "INSERT INTO access_tokens (token_hash, device) VALUES ($1, $2)"
+DELETE_REFRESH_TOKENS_OF_DEVICE = "DELETE FROM refresh_tokens WHERE device = $1"
+INSERT_TOKEN = "INSERT INTO access_tokens (token_hash, device, expires_ts, refresh_token) VALUES ($1, $2, $3, $4)"
+INSERT_REFRESH_TOKEN = """
+INSERT INTO refresh_tokens (token_hash, device, replaces, created_ts, expires_ts) VALUES ($1, $2, $3, $4, $5)
+"""
 TOKEN = """
-SELECT u.user_id, d.device, d.device_id, u.is_admin
+SELECT u.user_id, d.device, d.device_id, u.is_admin, u.locked, u.suspended, t.expires_ts, t.refresh_token, r.replaces
 FROM access_tokens t JOIN devices d USING (device) JOIN users u USING (user_id)
+LEFT JOIN refresh_tokens r ON r.token_hash = t.refresh_token
 WHERE t.token_hash = $1 AND NOT u.deactivated
+"""
+# Locked until the transaction ends: of two refreshes with one token the second sees what the first has made.
+REFRESH_TOKEN = """
+SELECT d.user_id, r.device, u.locked, r.expires_ts, r.replaces
+FROM refresh_tokens r JOIN devices d USING (device) JOIN users u USING (user_id)
+WHERE r.token_hash = $1 AND NOT u.deactivated
+FOR UPDATE OF r
+"""
+# Access tokens go with their refresh tokens.
+DELETE_REPLACED = "DELETE FROM refresh_tokens WHERE token_hash = $1"
+DELETE_OTHER_REPLACEMENTS = "DELETE FROM refresh_tokens WHERE replaces = $1 AND token_hash <> $2"
+DELETE_OLD_REPLACEMENTS = """
+DELETE FROM refresh_tokens WHERE token_hash IN (
+    SELECT token_hash FROM refresh_tokens WHERE replaces = $1 ORDER BY created_ts DESC, token_hash OFFSET $2
+)
 """
 
 SESSIONS_ENDED = "sessions_ended"
@@ -97,9 +174,13 @@ NOTIFY_SESSIONS_ENDED = f"SELECT pg_notify('{SESSIONS_ENDED}', $1)"
 
 INSERT_SESSION = "INSERT INTO uia_sessions (session, request_hash, created_ts) VALUES ($1, $2, $3)"
 DELETE_OLD_SESSIONS = "DELETE FROM uia_sessions WHERE created_ts < $1"
-SESSION = "SELECT request_hash, completed FROM uia_sessions WHERE session = $1 AND created_ts >= $2"
+SESSION = """
+SELECT request_hash, completed, registration_token FROM uia_sessions WHERE session = $1 AND created_ts >= $2
+"""
 COMPLETE_STAGE = """
-UPDATE uia_sessions SET completed = array_append(completed, $2) WHERE session = $1 AND NOT $2 = ANY(completed)
+UPDATE uia_sessions
+SET completed = array_append(completed, $2), registration_token = coalesce($3, registration_token)
+WHERE session = $1 AND NOT $2 = ANY(completed)
 """
 DELETE_SESSION = "DELETE FROM uia_sessions WHERE session = $1"
 
@@ -119,11 +200,20 @@ class AccountRepository:
         is_admin: bool = False,
         appservice_id: str | None = None,
         displayname: str | None = None,
+        accepted_policies: Sequence[str] = (),
+        registration_token: str | None = None,
     ) -> None:
-        """Makes an account. Raises UserExists."""
-        profile = orjson.dumps({"displayname": displayname} if displayname is not None else {})
+        """Makes an account, and spends a use of a registration token. Raises UserExists, RegistrationTokenSpent."""
+        profile: dict[str, object] = {"displayname": displayname} if displayname is not None else {}
+        row = (user_id, password_hash, is_admin, appservice_id, created_ts, orjson.dumps(profile))
         try:
-            await self._pool.execute(INSERT_USER, user_id, password_hash, is_admin, appservice_id, created_ts, profile)
+            async with self._pool.acquire() as connection, connection.transaction():
+                text = directory_text(user_id, profile)
+                await connection.execute(INSERT_USER, *row, text, list(accepted_policies))
+                if registration_token is not None:
+                    spent = await connection.execute(SPEND_REGISTRATION_TOKEN, registration_token)
+                    if spent == "UPDATE 0":
+                        raise RegistrationTokenSpent
         except asyncpg.UniqueViolationError:
             raise UserExists(user_id) from None
 
@@ -158,7 +248,25 @@ class AccountRepository:
             if erase:
                 await connection.execute(ERASE_PROFILE, user_id)
                 await connection.execute(ERASE_ACCOUNT_DATA, user_id)
-            return await _end_sessions(connection, user_id, DELETE_ALL_DEVICES, user_id)
+            await connection.execute(DELETE_LOGIN_TOKENS, user_id)
+            await connection.execute(DELETE_OPENID_TOKENS, user_id)
+            devices = await _end_sessions(connection, user_id, DELETE_ALL_DEVICES, user_id)
+            await connection.execute(NOTIFY_SESSIONS_ENDED, user_id)  # other processes may know the profile, too
+            return devices
+
+    async def set_locked(self, user_id: str, locked: bool) -> None:
+        """Locks or unlocks an account."""
+        await self._restrict(SET_LOCKED, user_id, locked)
+
+    async def set_suspended(self, user_id: str, suspended: bool) -> None:
+        """Suspends an account or ends that."""
+        await self._restrict(SET_SUSPENDED, user_id, suspended)
+
+    async def _restrict(self, statement: str, user_id: str, is_so: bool) -> None:
+        """Changes what a user may do: what processes know of the user's sessions is no longer so."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(statement, user_id, is_so)
+            await connection.execute(NOTIFY_SESSIONS_ENDED, user_id)
 
     async def load_profile(self, user_id: str) -> dict[str, object] | None:
         """The profile's fields; None without such an account."""
@@ -167,16 +275,20 @@ class AccountRepository:
 
     async def set_profile(self, user_id: str, profile: dict[str, object]) -> None:
         """Replaces the profile's fields."""
-        await self._pool.execute(SET_PROFILE, user_id, orjson.dumps(profile))
+        await self._pool.execute(SET_PROFILE, user_id, orjson.dumps(profile), directory_text(user_id, profile))
 
     async def start_session(
-        self, user_id: str, device_id: str, *, display_name: str | None, token_hash: bytes
+        self, user_id: str, device_id: str, *, display_name: str | None, tokens: NewTokens, now_ms: int
     ) -> tuple[int, bool]:
-        """Gives a device (made if need be) an access token in place of any it had; returns the device's number."""
+        """Gives a device (made if need be) tokens in place of any it had.
+
+        Returns the device's number, and whether it had any.
+        """
         async with self._pool.acquire() as connection, connection.transaction():
             device = int(await connection.fetchval(UPSERT_DEVICE, user_id, device_id, display_name))
             replaced = await connection.execute(DELETE_TOKENS_OF_DEVICE, device)
-            await connection.execute(INSERT_TOKEN, token_hash, device)
+            await connection.execute(DELETE_REFRESH_TOKENS_OF_DEVICE, device)
+            await _insert_tokens(connection, device, tokens, replaces=None, now_ms=now_ms)
             if replaced != "DELETE 0":
                 await connection.execute(NOTIFY_SESSIONS_ENDED, user_id)
         return device, replaced != "DELETE 0"
@@ -185,6 +297,30 @@ class AccountRepository:
         """Whose token it is, None when it is not valid."""
         row = await self._pool.fetchrow(TOKEN, token_hash)
         return TokenRow(*row) if row else None
+
+    async def refresh_session(self, refresh_token: bytes, tokens: NewTokens, *, now_ms: int) -> RefreshRow | None:
+        """Gives the session of a refresh token new tokens; returns whose it is, None when it is not valid.
+
+        The old ones stay until one of the new is used. Nothing is given where the user is locked or the token has
+        expired: the caller sees that in the row.
+        """
+        async with self._pool.acquire() as connection, connection.transaction():
+            row = await connection.fetchrow(REFRESH_TOKEN, refresh_token)
+            if row is None:
+                return None
+            found = RefreshRow(*row)
+            if found.locked or (found.expires_ts is not None and found.expires_ts <= now_ms):
+                return found
+            if found.replaces is not None:
+                await _finish_refresh(connection, found.user_id, found.replaces, refresh_token)
+            await _insert_tokens(connection, found.device, tokens, replaces=refresh_token, now_ms=now_ms)
+            await connection.execute(DELETE_OLD_REPLACEMENTS, refresh_token, MAX_REPLACEMENTS)
+            return found
+
+    async def finish_refresh(self, user_id: str, replaced: bytes, refresh_token: bytes) -> None:
+        """Ends the tokens that a refresh has replaced, because what took their place is in use."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await _finish_refresh(connection, user_id, replaced, refresh_token)
 
     async def load_devices(self, user_id: str) -> list[DeviceRow]:
         """A user's devices, oldest first."""
@@ -248,18 +384,36 @@ class AccountRepository:
             await connection.execute(DELETE_OLD_SESSIONS, now_ms - keep_ms)
             await connection.execute(INSERT_SESSION, session, request_hash, now_ms)
 
-    async def load_session(self, session: str, *, since_ts: int) -> tuple[bytes, list[str]] | None:
-        """(hash of the request it was opened for, stages completed); None if it was opened before `since_ts` (ms)."""
+    async def load_session(self, session: str, *, since_ts: int) -> InteractiveSessionRow | None:
+        """An interactive authentication session; None if it was opened before `since_ts` (ms)."""
         row = await self._pool.fetchrow(SESSION, session, since_ts)
-        return (bytes(row["request_hash"]), row["completed"]) if row else None
+        return InteractiveSessionRow(*row) if row else None
 
-    async def complete_stage(self, session: str, stage: str) -> None:
-        """Notes that a stage of a session is done."""
-        await self._pool.execute(COMPLETE_STAGE, session, stage)
+    async def complete_stage(self, session: str, stage: str, registration_token: str | None = None) -> None:
+        """Notes that a stage of a session is done, and which registration token it was done with."""
+        await self._pool.execute(COMPLETE_STAGE, session, stage, registration_token)
 
     async def delete_session(self, session: str) -> None:
         """Ends a session: what it was for has happened."""
         await self._pool.execute(DELETE_SESSION, session)
+
+
+async def _insert_tokens(
+    connection: asyncpg.Connection, device: int, tokens: NewTokens, *, replaces: bytes | None, now_ms: int
+) -> None:
+    """Gives a device tokens. Its refresh token waits to replace another, if it was got for that."""
+    if tokens.refresh_token is not None:
+        await connection.execute(
+            INSERT_REFRESH_TOKEN, tokens.refresh_token, device, replaces, now_ms, tokens.refresh_expires_ts
+        )
+    await connection.execute(INSERT_TOKEN, tokens.access_token, device, tokens.access_expires_ts, tokens.refresh_token)
+
+
+async def _finish_refresh(connection: asyncpg.Connection, user_id: str, replaced: bytes, refresh_token: bytes) -> None:
+    """Removes a refresh token and all that were got for it but one; tells other processes."""
+    await connection.execute(DELETE_OTHER_REPLACEMENTS, replaced, refresh_token)
+    await connection.execute(DELETE_REPLACED, replaced)
+    await connection.execute(NOTIFY_SESSIONS_ENDED, user_id)
 
 
 async def _end_sessions(connection: asyncpg.Connection, user_id: str, statement: str, *args: object) -> list[int]:

@@ -26,6 +26,13 @@ class AliasRow(NamedTuple):
     creator: str
 
 
+class ReplacementRow(NamedTuple):
+    """A room that another one takes the place of: its names and its place in the directory go over to that."""
+
+    room: int
+    replacement: int
+
+
 class StateKeyRow(NamedTuple):
     """The number `key` that a (type, state_key) pair has in a room's snapshots."""
 
@@ -83,6 +90,14 @@ ALIASES_OF_ROOM = "SELECT alias FROM aliases WHERE room = $1 ORDER BY alias"
 INSERT_ALIASES = """
 INSERT INTO aliases (alias, room, creator) SELECT * FROM unnest($1::text[], $2::int[], $3::text[])
 """
+MOVE_ALIASES = """
+UPDATE aliases a SET room = n.replacement FROM unnest($1::int[], $2::int[]) n (room, replacement) WHERE a.room = n.room
+"""
+MOVE_LISTING = """
+UPDATE rooms r SET is_public = old.is_public FROM unnest($1::int[], $2::int[]) n (room, replacement)
+JOIN rooms old ON old.room = n.room WHERE r.room = n.replacement
+"""
+UNLIST_ROOMS = "UPDATE rooms SET is_public = false WHERE room = ANY($1::int[])"
 DELETE_ALIAS = "DELETE FROM aliases WHERE alias = $1"
 SET_PUBLIC = "UPDATE rooms SET is_public = $2 WHERE room_id = $1"
 
@@ -100,6 +115,14 @@ async def insert_state_keys(connection: asyncpg.Connection, rows: Sequence[State
 async def insert_aliases(connection: asyncpg.Connection, rows: Sequence[AliasRow]) -> None:
     """Writes aliases, which must be free, in one statement."""
     await connection.execute(INSERT_ALIASES, *map(list, zip(*rows, strict=True)))
+
+
+async def replace_rooms(connection: asyncpg.Connection, rows: Sequence[ReplacementRow]) -> None:
+    """Moves aliases and listings to rooms that are there already."""
+    old, new = [row.room for row in rows], [row.replacement for row in rows]
+    await connection.execute(MOVE_ALIASES, old, new)
+    await connection.execute(MOVE_LISTING, old, new)
+    await connection.execute(UNLIST_ROOMS, old)
 
 
 async def upsert_memberships(connection: asyncpg.Connection, rows: Sequence[MembershipRow]) -> None:

@@ -9,19 +9,31 @@ from typing import Any
 import asyncpg
 
 from storage.database import StorageError
+from storage.directory import RoomSummaryRow, upsert_room_summaries
 from storage.events import REDACT_EVENTS, StoredEvent, insert_events
+from storage.presence import HAS_STATUS, StatusRow, upsert_statuses
 from storage.relations import RelationRow, delete_relations, insert_relations
 from storage.rooms import (
     AliasRow,
     MembershipRow,
+    ReplacementRow,
     RoomRow,
     StateKeyRow,
     insert_aliases,
     insert_rooms,
     insert_state_keys,
+    replace_rooms,
     upsert_memberships,
 )
 from storage.snapshots import NewSnapshot, SnapshotRepository, insert_snapshots
+from storage.unread import (
+    CountingModeRow,
+    RoomHighlightRow,
+    ThreadEventRow,
+    insert_counting_modes,
+    insert_room_highlights,
+    insert_thread_events,
+)
 from storage.user_data import (
     AccountDataRow,
     PersonalCountRow,
@@ -68,15 +80,21 @@ class Writes:
     __slots__ = (
         "account_data",
         "aliases",
+        "counting_modes",
         "events",
         "memberships",
         "personal_counts",
         "receipts",
         "redactions",
         "relations",
+        "replacements",
+        "room_highlights",
         "rooms",
         "snapshots",
         "state_keys",
+        "statuses",
+        "summaries",
+        "thread_events",
     )
 
     def __init__(self) -> None:
@@ -87,10 +105,16 @@ class Writes:
         self.state_keys: list[StateKeyRow] = []
         self.memberships: list[MembershipRow] = []
         self.personal_counts: list[PersonalCountRow] = []
+        self.thread_events: list[ThreadEventRow] = []
+        self.room_highlights: list[RoomHighlightRow] = []
         self.relations: list[RelationRow] = []
         self.redactions: list[Redaction] = []
         self.receipts: list[ReceiptRow] = []
         self.account_data: list[AccountDataRow] = []
+        self.counting_modes: list[CountingModeRow] = []
+        self.statuses: list[StatusRow] = []
+        self.summaries: list[RoomSummaryRow] = []
+        self.replacements: list[ReplacementRow] = []
 
     def extend(self, other: Writes) -> None:
         """Adds what another holds, behind what is here."""
@@ -112,10 +136,16 @@ KINDS = (
     "state_keys",
     "memberships",
     "personal_counts",
+    "thread_events",
+    "room_highlights",
     "relations",
     "redactions",
     "receipts",
     "account_data",
+    "counting_modes",
+    "summaries",
+    "statuses",
+    "replacements",
 )
 
 
@@ -151,6 +181,9 @@ class StreamRepository:
         elif writes.account_data:
             data = writes.account_data[-1]
             found = await connection.fetchval(HAS_ACCOUNT_DATA, data.user_id, data.room, data.type, data.position)
+        elif writes.statuses:
+            status = writes.statuses[-1]
+            found = await connection.fetchval(HAS_STATUS, status.user_id, status.position)
         else:
             assert writes.aliases, "what else is written goes with events"
             found = await connection.fetchval(HAS_ALIAS, *writes.aliases[-1])
@@ -190,10 +223,22 @@ class StreamRepository:
                 await self._redact(connection, rows)
             case "personal_counts":
                 await insert_personal_counts(connection, rows)
+            case "thread_events":
+                await insert_thread_events(connection, rows)
+            case "room_highlights":
+                await insert_room_highlights(connection, rows)
+            case "counting_modes":
+                await insert_counting_modes(connection, rows)
             case "receipts":
                 await upsert_receipts(connection, rows)
             case "account_data":
                 await upsert_account_data(connection, rows)
+            case "statuses":
+                await upsert_statuses(connection, rows)
+            case "summaries":
+                await upsert_room_summaries(connection, rows)
+            case "replacements":
+                await replace_rooms(connection, rows)
             case _:
                 raise AssertionError(kind)
 

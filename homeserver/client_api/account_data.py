@@ -15,7 +15,11 @@ def access_own(request: Request) -> str:
     return request.requester.user_id
 
 
-async def _room_number(request: Request) -> int:
+async def access_room_number(request: Request) -> int:
+    """The number of the room in the path, which the user must have been in; GLOBAL where there is none in it.
+
+    Raises InvalidParam, NotFound.
+    """
     if "roomId" not in request.params:
         return GLOBAL
     if not is_room_id(request.params["roomId"]):
@@ -31,14 +35,14 @@ async def set_account_data(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3useruseridaccount_datatype"""
     user_id = access_own(request)
     content = await request.json_object()
-    await request.server.account_data.put(user_id, await _room_number(request), request.params["type"], content)
+    await request.server.account_data.put(user_id, await access_room_number(request), request.params["type"], content)
     return {}
 
 
 async def get_account_data(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3useruseridaccount_datatype"""
     user_id = access_own(request)
-    content = await request.server.account_data.get(user_id, await _room_number(request), request.params["type"])
+    content = await request.server.account_data.get(user_id, await access_room_number(request), request.params["type"])
     if content is None:
         raise NotFound("No such account data")
     return content

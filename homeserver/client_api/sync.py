@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.errors import InvalidParam
+from homeserver.services.presence import State
 from homeserver.services.sync.tokens import decode_token
 
-PRESENCES = ("offline", "online", "unavailable")
+PRESENCES: dict[str, State] = {"offline": "offline", "online": "online", "unavailable": "unavailable"}
 
 
 async def sync(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync"""
     query = request.query
-    if query.get("set_presence", "online") not in PRESENCES:
+    presence = PRESENCES.get(query.get("set_presence", "online"))
+    if presence is None:
         raise InvalidParam("set_presence is not a presence state")
     since = query.get("since")
+    timeout_ms = min(request.query_integer("timeout", 0), request.server.config.limits.max_sync_timeout_ms)
+    request.server.presence.on_sync(request.requester, presence, timeout_ms)
     return await request.server.sync.sync(
         request.requester,
         await request.server.filters.resolve(request.requester.user_id, query.get("filter")),
         since=decode_token(since) if since else None,
         full_state=request.query_boolean("full_state"),
-        timeout_ms=request.query_integer("timeout", 0),
+        timeout_ms=timeout_ms,
         state_after=request.query_boolean("use_state_after"),
     )
 

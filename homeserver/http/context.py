@@ -11,27 +11,38 @@ from homeserver.services.account_data import AccountData
 from homeserver.services.accounts.deactivation import Deactivation
 from homeserver.services.accounts.interactive_auth import InteractiveAuth
 from homeserver.services.accounts.login import Login
+from homeserver.services.accounts.moderation import Moderation
+from homeserver.services.accounts.openid import OpenId
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.registration import Registration
 from homeserver.services.accounts.sessions import Sessions
 from homeserver.services.accounts.shared_secret import SharedSecretRegistration
 from homeserver.services.event_views import EventViews
 from homeserver.services.filters import Filters
+from homeserver.services.notifications import Notifications
+from homeserver.services.presence import Presence
 from homeserver.services.profiles import Profiles
+from homeserver.services.push_rules import PushRules
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.receipts import Receipts
 from homeserver.services.relations import Relations
+from homeserver.services.reports import Reports
+from homeserver.services.room_tags import RoomTags
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.aliases import Aliases
 from homeserver.services.rooms.creation import Creation
+from homeserver.services.rooms.directory import Directory
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.membership import Membership
 from homeserver.services.rooms.sending import Sending
+from homeserver.services.rooms.spaces import Spaces
 from homeserver.services.rooms.timelines import Timelines
+from homeserver.services.rooms.upgrades import Upgrades
 from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
 from homeserver.services.sync.service import Sync
 from homeserver.services.typing import Typing
+from homeserver.services.user_directory import UserDirectory
 from matrix.signatures import SigningKey
 from storage.database import Database
 
@@ -52,6 +63,9 @@ class Server:
     registration: Registration
     shared_secret_registration: SharedSecretRegistration
     interactive_auth: InteractiveAuth
+    moderation: Moderation
+    openid: OpenId
+    reports: Reports
     deactivation: Deactivation
     profiles: Profiles
     account_data: AccountData
@@ -60,6 +74,11 @@ class Server:
     access: Access
     aliases: Aliases
     creation: Creation
+    directory: Directory
+    spaces: Spaces
+    upgrades: Upgrades
+    room_tags: RoomTags
+    user_directory: UserDirectory
     events: EventCache
     event_views: EventViews
     membership: Membership
@@ -67,6 +86,9 @@ class Server:
     relations: Relations
     timelines: Timelines
     user_rooms: UserRooms
+    push_rules: PushRules
+    notifications: Notifications
     receipts: Receipts
     typing: Typing
+    presence: Presence
     sync: Sync

@@ -22,6 +22,7 @@ from aiohttp.web_protocol import RequestPayloadError
 from homeserver.http.answer import CORS_HEADERS, json_answer, json_response
 from homeserver.http.context import Server
 from homeserver.http.request import Request, Result, Route
+from homeserver.http.restrictions import check_unrestricted
 from homeserver.http.router import Router, current_path
 from homeserver.logs import bind_request, get_logger
 from homeserver.services.accounts.sessions import Requester
@@ -59,9 +60,11 @@ class HttpHandler:
             route, params = self._router.find(http.method, path)
             name = route.name
             request = Request(http, self._server, route, params)
-            if route.auth:
+            if route.auth and not (route.anonymous and _has_no_token(request)):
                 request.authenticated = await self._authenticate(request)
                 bind_request(request_id, request.authenticated.user_id)
+                if request.authenticated.is_locked or request.authenticated.is_suspended:
+                    await check_unrestricted(request)
             response = await self._respond(http, await route.handler(request))
         except MatrixError as error:
             response = json_response(orjson.dumps(error.body()), status=error.status)
@@ -107,6 +110,10 @@ class HttpHandler:
         response.headers["Content-Encoding"] = "gzip"
         response.headers["Vary"] = "Accept-Encoding"
         return response
+
+
+def _has_no_token(request: Request) -> bool:
+    return "Authorization" not in request.headers and "access_token" not in request.query
 
 
 def accepts_gzip(accept_encoding: str) -> bool:

@@ -30,7 +30,8 @@ Body = TypeVar("Body")
 class Route:
     """An operation of the specification: `name` is its operationId, `path` has `{parameters}`.
 
-    `resource` is the listener resource it is served on; without `auth` no access token is needed.
+    `resource` is the listener resource it is served on; without `auth` no access token is needed. With `auth` and
+    `anonymous` there may be a token or none, and a handler asks `authenticated` which.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Route:
     handler: Handler
     auth: bool = True
     resource: str = "client"
+    anonymous: bool = False
 
 
 class Request:

@@ -17,7 +17,7 @@ from homeserver.metrics import Metrics
 from homeserver.services.errors import BadJson, InvalidParam, MatrixError, TooLarge
 from homeserver.services.notifier import Notifier
 from homeserver.services.stream import Stream
-from matrix.push_rules import default_ruleset
+from matrix.push_rules.editing import whole_ruleset
 from storage.stream import Writes
 from storage.user_data import GLOBAL, AccountDataRow, UserDataRepository
 
@@ -25,6 +25,9 @@ MAX_TYPE_CHARS = 255
 MAX_CONTENT_BYTES = 65_536 * 4
 MAX_ENTRIES = 10_000
 IGNORED = (GLOBAL, "m.ignored_user_list")
+TAGS = "m.tag"
+MAX_TAG_BYTES = 255
+PUSH_RULES = (GLOBAL, "m.push_rules")
 SERVER_MANAGED = frozenset({"m.fully_read", "m.push_rules"})
 
 Entries = dict[tuple[int, str], AccountDataRow]
@@ -74,9 +77,7 @@ class AccountData:
         finally:
             del self._meanwhile[user_id]
         entries = {(row.room, row.type): row for row in (*rows, *meanwhile)}
-        if (GLOBAL, "m.push_rules") not in entries:
-            content = orjson.dumps({"global": default_ruleset(user_id)})
-            entries[GLOBAL, "m.push_rules"] = AccountDataRow(user_id, GLOBAL, "m.push_rules", content, 0)
+        entries[PUSH_RULES] = _with_predefined_rules(user_id, entries.get(PUSH_RULES))
         newest = max(row.position for row in entries.values())
         user = self._users[user_id] = _User(entries, newest, _ignored_by(user_id, entries.get(IGNORED)))
         if len(self._users) > self._max_users:
@@ -92,6 +93,8 @@ class AccountData:
         """Replaces one piece of data. Raises M_BAD_JSON for what the server manages itself (405), TooLarge."""
         if type in SERVER_MANAGED:
             raise MatrixError(405, "M_BAD_JSON", f"{type} is set by an endpoint of its own")
+        if type == TAGS and room != GLOBAL:
+            _check_tags(content)
         await self.put_unchecked(user_id, room, type, content)
 
     async def put_unchecked(self, user_id: str, room: int, type: str, content: dict[str, Any]) -> None:
@@ -111,9 +114,10 @@ class AccountData:
         row = AccountDataRow(user_id, room, type, encoded, position)
         writes = Writes()
         writes.account_data.append(row)
-        await self._stream.submit(position, writes, lambda: self._publish(row))
+        await self._stream.submit(position, writes, lambda: self.publish(row))
 
-    def _publish(self, row: AccountDataRow) -> None:
+    def publish(self, row: AccountDataRow) -> None:
+        """Shows a piece of data, now durable, to readers."""
         if (user := self._users.get(row.user_id)) is not None:
             user.entries[row.room, row.type] = row
             user.last_position = row.position
@@ -139,3 +143,30 @@ def _ignored_by(user_id: str, row: AccountDataRow | None) -> frozenset[str]:
     """The users of an m.ignored_user_list. Clients write what they like into it; nobody can ignore themselves."""
     ignored = orjson.loads(row.content).get("ignored_users") if row is not None else None
     return frozenset(ignored) - {user_id} if isinstance(ignored, dict) else frozenset()
+
+
+def _check_tags(content: dict[str, Any]) -> None:
+    """Holds a room's m.tag to its form, whichever endpoint it comes by. Raises BadJson, InvalidParam.
+
+    https://spec.matrix.org/v1.19/client-server-api/#mtag
+    """
+    tags = content.get("tags", {})
+    if not isinstance(tags, dict):
+        raise BadJson("tags must be an object")
+    for name, tag in tags.items():
+        if len(name.encode()) > MAX_TAG_BYTES:
+            raise InvalidParam(f"The name of a tag can have {MAX_TAG_BYTES} bytes")
+        if not isinstance(tag, dict):
+            raise BadJson("A tag must be an object")
+        order = tag.get("order", 0)
+        if isinstance(order, bool) or not isinstance(order, int | float):
+            raise BadJson("order must be a number")
+        if not 0 <= order <= 1:
+            raise InvalidParam("order must be between 0 and 1")
+
+
+def _with_predefined_rules(user_id: str, row: AccountDataRow | None) -> AccountDataRow:
+    """A user's m.push_rules from what is stored of them, which is what they have changed."""
+    own = orjson.loads(row.content)["global"] if row is not None else {}
+    content = orjson.dumps({"global": whole_ruleset(own, user_id)})
+    return AccountDataRow(user_id, *PUSH_RULES, content, row.position if row is not None else 0)

@@ -14,6 +14,7 @@ from homeserver.services.errors import Forbidden, NotFound
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
+from homeserver.services.rooms.summaries import KNOCKABLE, allowed_room_ids, join_rule_of
 from homeserver.services.rooms.user_rooms import UserRooms
 from matrix.history_visibility import Standing, is_event_visible, may_see_event, visibility_of
 from storage.events import EventKind, StoredEvent
@@ -84,6 +85,28 @@ class Access:
             if left is not None:
                 return Reader(room, user_id, left, membership, ignored)
         raise Forbidden(NOT_IN_ROOM)
+
+    async def access_previewable_room(self, user_id: str | None, room_id: str) -> Room:
+        """A room that may be shown in a few words: to members and the invited, and to all who may join, knock or read.
+
+        `user_id` is None for who asks without an account. Raises NotFound.
+        https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidhierarchy
+        """
+        room = self._registry.known(room_id) or await self._registry.load(room_id)
+        if room is None:
+            raise NotFound("No such room")
+        membership = None if user_id is None else room.membership(user_id)
+        if membership in ("join", "invite") or self.visibility(room) == "world_readable":
+            return room
+        join_rule = join_rule_of(room)
+        if membership != "ban" and (join_rule == "public" or join_rule in KNOCKABLE):
+            return room
+        if membership != "ban" and user_id is not None and join_rule == "restricted":
+            rooms = await self._user_rooms.load(user_id)
+            for allowed in allowed_room_ids(room):
+                if (user_room := rooms.get(allowed)) is not None and user_room.membership == "join":
+                    return room
+        raise NotFound("No such room")
 
     async def access_event(self, user_id: str, room_id: str, event_id: str) -> StoredEvent:
         """An event that the user may see. Raises NotFound."""

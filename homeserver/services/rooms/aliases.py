@@ -84,7 +84,7 @@ class Aliases:
         room_id, creator = found
         if user_id != creator and not is_admin:
             room = await self._access.access_joined_room(user_id, room_id)
-            if not _may_set_aliases(room, user_id):
+            if not may_set_aliases(room, user_id):
                 raise Forbidden("You may not remove this alias")
         await self._rooms.delete_alias(alias)
 
@@ -121,6 +121,7 @@ def _aliases_in(content: dict[str, Any]) -> list[Any]:
     return aliases + (alt_aliases if isinstance(alt_aliases, list) else [alt_aliases])
 
 
-def _may_set_aliases(room: Room, user_id: str) -> bool:
+def may_set_aliases(room: Room, user_id: str) -> bool:
+    """Whether a user has the power to set the room's canonical alias, and so to say by what names it is found."""
     levels = room.power_levels
     return levels.user(user_id) >= levels.event(CANONICAL_ALIAS, True)

@@ -23,15 +23,18 @@ import orjson
 
 from homeserver.clock import Clock
 from homeserver.services.errors import BadJson, Forbidden, TooLarge
+from homeserver.services.rooms.counting import count_event, display_names
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import CREATE, NotLoaded, Room
+from homeserver.services.rooms.summaries import changes_summary, summary_row
+from homeserver.services.rooms.unread import UnreadCounts
 from homeserver.services.stream import Stream
 from matrix.canonical_json import JsonError, check_event_value
 from matrix.event_auth import auth_event_keys, check_event_auth
 from matrix.pdu import EventTooLarge, InvalidPdu, Pdu, build_pdu
-from matrix.push_rules import DEFAULT_RULES, Recipient, evaluate, evaluate_unmentioned
+from matrix.push_rules import UserRules
 from matrix.redaction import redact_event
-from matrix.relations import kept_relation
+from matrix.relations import THREAD, kept_relation
 from matrix.room_versions import EventIdFormat
 from matrix.signatures import SigningKey
 from storage.events import StoredEvent
@@ -39,7 +42,6 @@ from storage.relations import RelationRow
 from storage.rooms import MembershipRow, StateKeyRow
 from storage.snapshots import NewSnapshot
 from storage.stream import Redaction, Writes
-from storage.user_data import PersonalCountRow
 
 PublishObserver = Callable[[Room, StoredEvent, str | None], None]
 """Called for each published event, with the membership that a member event's user had before."""
@@ -47,7 +49,10 @@ PublishObserver = Callable[[Room, StoredEvent, str | None], None]
 
 @dataclass(slots=True)
 class Draft:
-    """An event to be made. `device` and `txn_id` are the sending device's; `target` is what a redaction redacts."""
+    """An event to be made. `device` and `txn_id` are the sending device's; `target` is what a redaction redacts.
+
+    `thread` is that of the event it relates to, where it does not say itself which thread it is in.
+    """
 
     type: str
     sender: str
@@ -57,17 +62,26 @@ class Draft:
     target: StoredEvent | None = None
     device: int | None = None
     txn_id: str | None = None
+    thread: str | None = None
 
 
 class Authoring:
     """Makes events of local users, and publishes them once they are durable."""
 
     def __init__(
-        self, stream: Stream, events: EventCache, clock: Clock, *, server_name: str, signing_key: SigningKey
+        self,
+        stream: Stream,
+        events: EventCache,
+        clock: Clock,
+        known_rules: Callable[[str], UserRules | None],
+        *,
+        server_name: str,
+        signing_key: SigningKey,
     ) -> None:
         self._stream = stream
         self._events = events
         self._clock = clock
+        self._known_rules = known_rules
         self._server_name = server_name
         self._signing_key = signing_key
         self.observers: list[PublishObserver] = []
@@ -81,6 +95,48 @@ class Authoring:
         has to be read first, Forbidden when the rules do not allow an event, TooLarge and BadJson for contents that
         no event can have.
         """
+        made, own = self._make(room, drafts)
+        if writes is None:
+            writes = own
+        else:
+            writes.extend(own)
+        room.pending += 1
+        done = self._stream.submit(
+            made[-1].position, writes, lambda: self._publish(room, made, writes), lambda: self._undo(room)
+        )
+        return made, done
+
+    def author_both(
+        self,
+        new: Room,
+        new_drafts: Sequence[Draft],
+        room: Room,
+        drafts: Callable[[], Sequence[Draft]],
+        writes: Writes,
+    ) -> asyncio.Future[None]:
+        """Makes a new room and, when that is done, events in another one, which may name it: all or none of them.
+
+        What is to be written is added to `writes`. Raises what `author` raises; of the new room nothing is left then.
+        """
+        made_new, own_new = self._make(new, new_drafts)
+        made, own = self._make(room, drafts())
+        writes.extend(own_new)
+        writes.extend(own)
+
+        def publish() -> None:
+            self._publish(new, made_new, own_new)
+            self._publish(room, made, own)
+
+        def undo() -> None:
+            self._undo(new)
+            self._undo(room)
+
+        new.pending += 1
+        room.pending += 1
+        return self._stream.submit(made[-1].position, writes, publish, undo)
+
+    def _make(self, room: Room, drafts: Sequence[Draft]) -> tuple[list[StoredEvent], Writes]:
+        """Makes events on the tip, which goes back to where it was if one of them cannot be made."""
         before = room.tip.copy() if len(drafts) > 1 else None
         own = Writes()
         made: list[StoredEvent] = []
@@ -93,15 +149,9 @@ class Authoring:
                 for row in own.state_keys:
                     del room.keys[row.type, row.state_key]
             raise
-        if writes is None:
-            writes = own
-        else:
-            writes.extend(own)
-        room.pending += 1
-        done = self._stream.submit(
-            made[-1].position, writes, lambda: self._publish(room, made, writes), lambda: self._undo(room)
-        )
-        return made, done
+        if (own.snapshots or own.redactions) and changes_summary(made, own):
+            own.summaries.append(summary_row(room, own.redactions))
+        return made, own
 
     def _author_one(self, room: Room, draft: Draft, writes: Writes) -> StoredEvent:
         pdu, auth_state = self._build(room, draft)
@@ -111,9 +161,15 @@ class Authoring:
         rejection = check_event_auth(pdu, auth_state, power_levels=power_levels, verified_servers=(self._server_name,))
         if rejection is not None:
             raise Forbidden(rejection.reason)
+        names = display_names(room, self._events)
+        joining = self._rules_of_joining(room, draft)
+        relation = kept_relation(pdu.type, pdu.state_key, pdu.content)
+        thread = draft.thread
+        if relation is not None and relation.rel_type == THREAD:
+            thread = relation.event_id
         position = self._stream.next_position()
         tip = room.tip
-        notifies = self._count(room, pdu, position, writes)
+        notifies = count_event(room, pdu, position, thread, names, writes)
         event = StoredEvent(
             position=position,
             room=room.room,
@@ -129,13 +185,27 @@ class Authoring:
         tip.depth = pdu.depth
         if pdu.state_key is not None:
             self._advance_state(room, event, writes)
+        if joining is not None:
+            room.rule_groups.set(draft.state_key or "", joining.in_room(room.room_id))
         if draft.target is not None:
             redact_stored(draft.target, event, writes)
         writes.events.append(event)
-        if (relation := kept_relation(pdu.type, pdu.state_key, pdu.content)) is not None:
+        if relation is not None:
             row = RelationRow(position, room.room, relation.event_id, relation.rel_type, pdu.type, pdu.sender)
             writes.relations.append(row)
         return event
+
+    def _rules_of_joining(self, room: Room, draft: Draft) -> UserRules | None:
+        """The push rules of a user of this server whom the event makes a member. Raises NotLoaded."""
+        user_id = draft.state_key
+        if draft.type != "m.room.member" or user_id is None or draft.content.get("membership") != "join":
+            return None
+        if not user_id.endswith(room.domain) or room.tip_membership(user_id) == "join":
+            return None
+        rules = self._known_rules(user_id)
+        if rules is None:
+            raise NotLoaded((), (user_id,))
+        return rules
 
     def _build(self, room: Room, draft: Draft) -> tuple[Pdu, dict[tuple[str, str], Pdu]]:
         keys = auth_event_keys(room.version, draft.type, draft.sender, draft.state_key, draft.content)
@@ -185,23 +255,6 @@ class Authoring:
             raise NotLoaded(missing)
         return found
 
-    def _count(self, room: Room, pdu: Pdu, position: int, writes: Writes) -> bool:
-        """Advances the running counts by what the event does for everyone, and notes what it does for some."""
-        context = room.power_context(pdu.sender) if room.tip.depth else None
-        if context is None:
-            return False
-        outcome = evaluate_unmentioned(pdu.json, context)
-        room.tip.notify_count += outcome.notify
-        room.tip.highlight_count += outcome.highlight
-        if outcome.highlight:  # not for the sender, whose own events count for nothing
-            writes.personal_counts.append(PersonalCountRow(room.room, pdu.sender, position, 0, -1))
-        for user_id in room.mentions.candidates(pdu.json):
-            personal = evaluate(DEFAULT_RULES, pdu.json, Recipient(user_id, None), context)
-            notify, highlight = personal.notify - outcome.notify, personal.highlight - outcome.highlight
-            if notify or highlight:
-                writes.personal_counts.append(PersonalCountRow(room.room, user_id, position, notify, highlight))
-        return outcome.notify
-
     def _advance_state(self, room: Room, event: StoredEvent, writes: Writes) -> None:
         key = event.pdu.state_key_pair
         before = room.tip.state.get(key)
@@ -215,9 +268,12 @@ class Authoring:
         room.tip.state[key] = event
         if key[0] == "m.room.member":
             membership = event.pdu.content["membership"]
-            if membership != room.tip_membership(key[1]):
+            if membership != (member_before := room.tip_membership(key[1])):
+                room.tip.joined_count += (membership == "join") - (member_before == "join")
                 writes.memberships.append(MembershipRow(key[1], room.room, event.position, membership))
             room.tip.memberships[key[1]] = membership
+            if membership != "join":
+                room.rule_groups.set(key[1], None)
             if membership in ("join", "invite") and key[1].endswith(room.domain):
                 room.mentions.add(key[1])  # the very next event may mention them
 
@@ -228,19 +284,30 @@ class Authoring:
             self._redact(room, redaction)
         for relation in writes.relations:
             self._forget_children(room, relation.parent)
+        threads: dict[int, str] = {}
+        if writes.thread_events:
+            senders = {event.position: event.pdu.sender for event in events}
+            for thread_event in writes.thread_events:
+                threads[thread_event.position] = thread_event.thread
+                room.threads.publish(thread_event, senders[thread_event.position])
         for row in writes.personal_counts:
             if (counts := room.unread.get(row.user_id)) is not None:
-                counts.personal_notify += row.notify
-                counts.personal_highlight += row.highlight
+                counts.add(row.notify, row.highlight, threads.get(row.position))
         for event in events:
             self._events.add(event)
             is_member = event.pdu.type == "m.room.member" and event.pdu.state_key is not None
             before = room.membership(event.pdu.state_key or "") if is_member else None
             room.publish(event)
             if event.notifies and (counts := room.unread.get(event.pdu.sender)) is not None:
-                counts.own += 1
+                self._publish_own(counts, event, writes)
             for observer in self.observers:
                 observer(room, event, before)
+
+    def _publish_own(self, counts: UnreadCounts, event: StoredEvent, writes: Writes) -> None:
+        """What notifies everyone does not notify its sender."""
+        if not counts.is_own:
+            highlights = any(row.position == event.position for row in writes.room_highlights)
+            counts.add(-1, -highlights, None)
 
     def _redact(self, room: Room, redaction: Redaction) -> None:
         """Takes a redacted event's content out of memory, wherever it is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
 
 from homeserver.metrics import Metrics
 from homeserver.services.rooms.event_cache import EventCache
@@ -27,7 +28,9 @@ class RoomRegistry:
         *,
         server_name: str,
         max_rooms: int,
+        load_counting: Callable[[Room], Awaitable[None]],
     ) -> None:
+        self._load_counting = load_counting
         self._rooms = rooms
         self._events = events
         self._snapshots = snapshots
@@ -55,6 +58,14 @@ class RoomRegistry:
         self._by_id.move_to_end(room_id)
         self._figures.hits += 1
         return room
+
+    def peek(self, room_id: str) -> Room | None:
+        """The room, if it is in memory, for a look that is no use of it."""
+        return self._by_id.get(room_id)
+
+    def in_memory(self) -> Iterable[Room]:
+        """All rooms in memory."""
+        return self._by_id.values()
 
     async def load(self, room_id: str) -> Room | None:
         """The room, from memory or from the database; None if this server does not know it."""
@@ -111,5 +122,7 @@ class RoomRegistry:
         room.tip.depth = max(event.pdu.depth for event in extremities)
         room.tip.snapshot = last.room_snapshot or last.snapshot
         room.tip.notify_count, room.tip.highlight_count = last.notify_count, last.highlight_count
+        room.tip.joined_count = room.joined_count
+        await self._load_counting(room)  # last, as what it knows of push rules must still hold when others see the room
         self.add(room)
         return room

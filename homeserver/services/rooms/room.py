@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from homeserver.services.rooms.rule_groups import RuleGroups
+from homeserver.services.rooms.threads import RoomThreads
 from homeserver.services.rooms.unread import UnreadCounts
 from matrix.pdu import EventReference, Pdu
 from matrix.power_levels import PowerLevels
@@ -27,17 +29,27 @@ TIMELINE_EVENTS = 32
 
 
 class NotLoaded(Exception):
-    """State events have to be read from the database first; `positions` says which."""
+    """State events, or users' push rules, have to be read from the database first."""
 
-    def __init__(self, positions: Collection[int]) -> None:
-        super().__init__(f"{len(positions)} events")
+    def __init__(self, positions: Collection[int], users: Collection[str] = ()) -> None:
+        super().__init__(f"{len(positions)} events, rules of {len(users)} users")
         self.positions = positions
+        self.users = users
 
 
 class Tip:
     """Where the next event goes. `state` holds the state events that are not published yet."""
 
-    __slots__ = ("depth", "extremities", "highlight_count", "memberships", "notify_count", "snapshot", "state")
+    __slots__ = (
+        "depth",
+        "extremities",
+        "highlight_count",
+        "joined_count",
+        "memberships",
+        "notify_count",
+        "snapshot",
+        "state",
+    )
 
     def __init__(self) -> None:
         self.extremities: list[EventReference] = []
@@ -45,6 +57,7 @@ class Tip:
         self.snapshot = 0
         self.notify_count = 0
         self.highlight_count = 0
+        self.joined_count = 0
         self.state: dict[StateKey, StoredEvent] = {}
         self.memberships: dict[str, str] = {}
 
@@ -53,6 +66,7 @@ class Tip:
         tip = Tip()
         tip.extremities, tip.depth, tip.snapshot = list(self.extremities), self.depth, self.snapshot
         tip.notify_count, tip.highlight_count = self.notify_count, self.highlight_count
+        tip.joined_count = self.joined_count
         tip.state, tip.memberships = dict(self.state), dict(self.memberships)
         return tip
 
@@ -89,9 +103,12 @@ class Room:
         self.timeline: list[StoredEvent] = []
         self.timeline_after = 0
         self.mentions = MentionIndex()
+        self.rule_groups = RuleGroups()
+        self.threads = RoomThreads()
         self.typing: dict[str, int] = {}
         self.typing_position = 0
         self.receipts: dict[tuple[str, str, str], ReceiptRow] | None = None
+        self.receipts_of: dict[str, set[tuple[str, str, str]]] = {}
         self.receipts_position = 0
         self.unread: dict[str, UnreadCounts] = {}
         self.shared_section: tuple[tuple[int, int], bytes] = ((0, 0), b"")

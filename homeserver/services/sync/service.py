@@ -16,6 +16,7 @@ from homeserver.services.account_data import AccountData
 from homeserver.services.accounts.sessions import Requester
 from homeserver.services.changes import Changes
 from homeserver.services.notifier import Notifier
+from homeserver.services.presence import Presence
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
 from homeserver.services.rooms.user_rooms import UserRoom, UserRooms
@@ -49,6 +50,7 @@ class Sync:
         user_rooms: UserRooms,
         account_data: AccountData,
         sections: RoomSections,
+        presence: Presence,
         limits: Limits,
     ) -> None:
         self._stream = stream
@@ -59,6 +61,7 @@ class Sync:
         self._user_rooms = user_rooms
         self._account_data = account_data
         self._sections = sections
+        self._presence = presence
         self._limits = limits
 
     def on_event(self, room: Room, event: StoredEvent, _before: str | None) -> None:
@@ -117,7 +120,8 @@ class Sync:
         user_rooms = await self._user_rooms.load(user_id)
         account_data = await self._account_data.changed(user_id, request.since, request.now)
         wanted = await self._rooms_with_news(request, user_rooms, account_data)
-        if any(user_room.position > request.now for user_room in wanted):
+        new = [user_room for user_room in wanted if user_room.position > request.since]
+        if any(user_room.position > request.now for user_room in new):
             raise _MovedOn
         sections: Sections = {"join": {}, "invite": {}, "knock": {}, "leave": {}}
         if len(wanted) == 1:
@@ -130,11 +134,17 @@ class Sync:
             if row.room == GLOBAL and request.filter.account_data.allows(row.type, None)
         ]
         is_initial = not request.since or request.full_state
-        if not (is_initial or own or any(sections.values())):
+        presence: list[bytes] = []
+        if new or is_initial or self._presence.last_position > request.since:
+            since = 0 if is_initial else request.since
+            presence = await self._presence.events(user_id, since, new, request.filter.presence)
+        if not (is_initial or own or presence or any(sections.values())):
             return None
         parts = [b'{"next_batch":"', encode_token(request.now).encode(), b'"']
         if own or is_initial:
             parts += (b',"account_data":{"events":[', b",".join(own), b"]}")
+        if presence:
+            parts += (b',"presence":{"events":[', b",".join(presence), b"]}")
         parts += (b',"rooms":', _sections_json(sections), EMPTY_DEVICE_SECTIONS, b"}")
         return b"".join(parts)
 
