@@ -6,10 +6,14 @@ from collections.abc import Hashable, Iterable, Sized
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from matrix.identifiers import is_server_name
+from matrix.identifiers import is_server_name, is_user_id
 from matrix.room_versions import ROOM_VERSIONS
 
 _KEY_ID = re.compile(r"ed25519:[A-Za-z0-9_]+")
+_OPAQUE = re.compile(r"[0-9a-zA-Z._~-]{1,255}")
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*")
+_NAMESPACED = re.compile(r"[a-z][a-z0-9._-]{1,254}")
+_TURN_URI = re.compile(r"turns?:[^\s?]+(\?transport=\w+)?")
 _UNPADDED_ED25519_KEY = re.compile(r"[A-Za-z0-9+/]{43}")
 
 
@@ -71,6 +75,63 @@ def check_key_id(value: str) -> str | None:
 def check_public_key(value: str) -> str | None:
     """An Ed25519 public key, https://spec.matrix.org/v1.19/appendices/#unpadded-base64."""
     return None if _UNPADDED_ED25519_KEY.fullmatch(value) else "must be 32 bytes in unpadded base64 (43 characters)"
+
+
+def check_opaque(value: str) -> str | None:
+    """An opaque identifier, https://spec.matrix.org/v1.19/appendices/#opaque-identifiers."""
+    return None if _OPAQUE.fullmatch(value) else "may only have letters, digits and . _ ~ -, at most 255"
+
+
+def check_language(value: str) -> str | None:
+    """A language code, https://www.rfc-editor.org/rfc/rfc5646#section-2.1, or one with an underscore.
+
+    `version` is the one word that means something else beside the languages of a policy.
+    """
+    return None if _LANGUAGE.fullmatch(value) and value != "version" else "must be a language code such as en or pt-BR"
+
+
+class _Policy(Protocol):
+    @property
+    def policy_id(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def language(self) -> str: ...
+
+
+def check_policies(policies: Iterable[_Policy]) -> str | None:
+    """No policy twice in a language, nor in two versions."""
+    versions: dict[str, str] = {}
+    seen: set[tuple[str, str]] = set()
+    for policy in policies:
+        if versions.setdefault(policy.policy_id, policy.version) != policy.version:
+            return f"has two versions of {policy.policy_id}"
+        if (policy.policy_id, policy.language) in seen:
+            return f"names {policy.policy_id} twice in {policy.language}"
+        seen.add((policy.policy_id, policy.language))
+    return None
+
+
+def check_user_id(value: str) -> str | None:
+    """A user ID, https://spec.matrix.org/v1.19/appendices/#user-identifiers."""
+    return None if is_user_id(value) else "must be a user ID such as @admin:example.org"
+
+
+def check_contact_role(value: str) -> str | None:
+    """A role of the specification, or a namespaced one.
+
+    https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixsupport
+    """
+    if value in ("m.role.admin", "m.role.security"):
+        return None
+    if _NAMESPACED.fullmatch(value) and not value.startswith("m."):
+        return None
+    return "must be m.role.admin, m.role.security or a namespaced name such as org.example.role"
+
+
+def check_turn_uri(value: str) -> str | None:
+    """A TURN URI, https://www.rfc-editor.org/rfc/rfc7065."""
+    return None if _TURN_URI.fullmatch(value) else "must be a URI such as turn:turn.example.org?transport=udp"
 
 
 def check_database_url(value: str) -> str | None:

@@ -19,13 +19,23 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from config import checks
 from config.document import generate_yaml
 from config.load import ConfigError, load_config, unknown_variables
 from config.schema import Config, Listener
 from homeserver.clock import now_ms
+from homeserver.commands import (
+    ROWS_AT_ONCE,
+    Accounts,
+    CommandError,
+    UserCommand,
+    create_registration_token,
+    delete_registration_token,
+    list_registration_tokens,
+    list_reports,
+)
 from homeserver.logs import setup_logging
 from homeserver.services.accounts.deactivation import Deactivation
 from homeserver.services.accounts.login import Login
@@ -38,6 +48,8 @@ from homeserver.signing_key import SigningKeyError
 from storage.accounts import AccountRepository, UserRow
 from storage.database import Database, StorageError
 from storage.embedded import EmbeddedPostgres
+from storage.reports import ReportRepository
+from storage.tokens import TokenRepository
 
 if TYPE_CHECKING:
     from homeserver.main import RunningServer
@@ -46,7 +58,7 @@ DEFAULT_DATA_DIR: Final = Path("weft-data")
 DEFAULT_PORT: Final = 8008
 CONFIG_FILE_NAME: Final = "homeserver.yaml"
 MAX_PASSWORD_FILE_BYTES: Final = 4096
-USERS_AT_ONCE: Final = 500
+MAX_COUNT: Final = 1_000_000
 EXIT_REFUSED: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
@@ -76,21 +88,8 @@ logging:
 """
 
 
-class CommandError(Exception):
-    """What cannot be done, in one line for the user."""
-
-
-class Accounts(NamedTuple):
-    """What the user commands work with."""
-
-    server_name: str
-    accounts: AccountRepository
-    passwords: Passwords
-    registration: Registration
-    deactivation: Deactivation
-
-
-UserCommand = Callable[[Accounts, argparse.Namespace], Awaitable[None]]
+Subparsers = Any
+"""What `add_subparsers` returns; argparse does not name its type."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -153,25 +152,48 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=run_config_check)
 
     _add_user_commands(commands.add_parser("user", help="look after users, whether the server runs or not"))
+    _add_token_commands(commands.add_parser("registration-token", help="look after registration tokens"))
+    reports = commands.add_parser("reports", help="what users have reported")
+    reports_commands = reports.add_subparsers(required=True, metavar="COMMAND")
+    _add_command(reports_commands, "list", list_reports, "print all reports, oldest first")
     commands.add_parser("version", help="print the version").set_defaults(run=run_version)
     return parser
+
+
+def _add_command(commands: Subparsers, name: str, command: UserCommand, description: str) -> argparse.ArgumentParser:
+    """A command that works on the database of a configuration."""
+    added: argparse.ArgumentParser = commands.add_parser(name, help=description)
+    where = added.add_mutually_exclusive_group()
+    where.add_argument("--config", type=Path, metavar="FILE")
+    where.add_argument(
+        "--data-dir", type=Path, default=DEFAULT_DATA_DIR, metavar="DIR", help="of `weft up`; default: %(default)s"
+    )
+    added.set_defaults(run=run_user_command, user_command=command)
+    return added
+
+
+def _add_token_commands(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    create = _add_command(commands, "create", create_registration_token, "make one, and print it")
+    create.add_argument("--token", metavar="TEXT", help="default: a random one")
+    create.add_argument(
+        "--uses", type=_count, metavar="N", help="how many accounts it is good for; default: any number"
+    )
+    create.add_argument("--days", type=_count, metavar="N", help="how long it is good for; default: for ever")
+    delete = _add_command(commands, "delete", delete_registration_token, "end one")
+    delete.add_argument("token", type=_text)
+    _add_command(commands, "list", list_registration_tokens, "print all but those of the configuration")
 
 
 def _add_user_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: UserCommand, description: str, *, password: bool = False) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=description)
-        where = added.add_mutually_exclusive_group()
-        where.add_argument("--config", type=Path, metavar="FILE")
-        where.add_argument(
-            "--data-dir", type=Path, default=DEFAULT_DATA_DIR, metavar="DIR", help="of `weft up`; default: %(default)s"
-        )
+        added = _add_command(commands, name, command, description)
         if password:
             added.add_argument(
                 "--password-file", type=Path, metavar="FILE", help="`-` for standard input; default: asks for it"
             )
-        added.set_defaults(run=run_user_command, user_command=command)
         return added
 
     create = add("create", create_user, "make an account", password=True)
@@ -191,6 +213,12 @@ def _text(argument: str) -> str:
     if not argument.isascii() and any("\ud800" <= character <= "\udfff" for character in argument):
         raise argparse.ArgumentTypeError("not UTF-8 text")
     return argument
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_COUNT):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_COUNT}")
+    return int(text)
 
 
 def _port(text: str) -> int:
@@ -335,10 +363,21 @@ async def _with_accounts(config: Config, url: str, arguments: argparse.Namespace
         accounts = AccountRepository(database.pool)
         sessions = Sessions(accounts, now_ms, max_cached_tokens=0)
         passwords = Passwords(accounts, sessions)
-        login = Login(config.server_name, accounts, passwords, sessions, RateLimiter(config.rate_limits, now_ms))
-        registration = Registration(config.registration, config.server_name, accounts, passwords, login, now_ms)
+        tokens = TokenRepository(database.pool)
+        limits = RateLimiter(config.rate_limits, now_ms)
+        login = Login(config.server_name, accounts, passwords, sessions, limits, tokens, now_ms)
+        registration = Registration(config.registration, config.server_name, accounts, passwords, login, now_ms, tokens)
         await arguments.user_command(
-            Accounts(config.server_name, accounts, passwords, registration, Deactivation(accounts, sessions)), arguments
+            Accounts(
+                config.server_name,
+                accounts,
+                tokens,
+                ReportRepository(database.pool),
+                passwords,
+                registration,
+                Deactivation(accounts, sessions),
+            ),
+            arguments,
         )
     finally:
         await database.close()
@@ -371,9 +410,15 @@ async def deactivate_user(accounts: Accounts, arguments: argparse.Namespace) -> 
 async def list_users(accounts: Accounts, _arguments: argparse.Namespace) -> None:
     """`weft user list`: a line per account: user ID, what is special about it, day of its making."""
     after = ""
-    while rows := await accounts.accounts.load_users(after=after, limit=USERS_AT_ONCE):
+    while rows := await accounts.accounts.load_users(after=after, limit=ROWS_AT_ONCE):
         for row in rows:
-            marks = {"admin": row.is_admin, "deactivated": row.deactivated, "appservice": row.appservice_id is not None}
+            marks = {
+                "admin": row.is_admin,
+                "deactivated": row.deactivated,
+                "locked": row.locked,
+                "suspended": row.suspended,
+                "appservice": row.appservice_id is not None,
+            }
             created = datetime.fromtimestamp(row.created_ts / 1000, UTC).date()
             print(row.user_id, ",".join(name for name, is_so in marks.items() if is_so) or "user", created, sep="\t")
         after = rows[-1].user_id

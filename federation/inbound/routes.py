@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from federation.inbound import keys_server, version
+from federation.inbound import keys_server, openid, version
 from homeserver.http.request import Route
 
-MODULES = (keys_server, version)
+MODULES = (keys_server, openid, version)
 
 ROUTES: list[Route] = [route for module in MODULES for route in module.ROUTES]

@@ -8,6 +8,7 @@ from matrix.room_versions import ROOM_VERSIONS
 
 async def get_capabilities(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3capabilities"""
+    moderation = {"m.account_moderation": {"suspend": True, "lock": True}} if request.requester.is_admin else {}
     return {
         "capabilities": {
             "m.change_password": {"enabled": True},
@@ -19,7 +20,8 @@ async def get_capabilities(request: Request) -> Result:
             "m.set_displayname": {"enabled": True},
             "m.set_avatar_url": {"enabled": True},
             "m.3pid_changes": {"enabled": False},
-            "m.get_login_token": {"enabled": False},
+            "m.get_login_token": {"enabled": True},
+            **moderation,
         }
     }
 

@@ -1,4 +1,4 @@
-"""Logging in: https://spec.matrix.org/v1.19/client-server-api/#legacy-login"""
+"""Logging in: https://spec.matrix.org/v1.19/client-server-api/#legacy-login, and the ways that are not here."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 
 from homeserver.http.request import Request, Result, Route, convert
-from homeserver.services.accounts.login import LOGIN_TYPES
-from homeserver.services.errors import MatrixError
+from homeserver.services.errors import MatrixError, MissingParam, NotFound
 
 
 class LoginBody(msgspec.Struct):
@@ -20,13 +19,16 @@ class LoginBody(msgspec.Struct):
     medium: str | None = None
     address: str | None = None
     password: str | None = None
+    token: str | None = None
     device_id: str | None = None
     initial_device_display_name: str | None = None
+    refresh_token: bool = False
 
 
 async def get_login_flows(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3login"""
-    return {"flows": [{"type": login_type} for login_type in LOGIN_TYPES]}
+    request.server.rate_limits.check("login", f"flows {request.address}")
+    return {"flows": request.server.login.flows}
 
 
 async def login(request: Request) -> Result:
@@ -34,20 +36,48 @@ async def login(request: Request) -> Result:
     server = request.server
     credentials = await request.json_object()
     body = convert(credentials, LoginBody)
-    if body.type not in LOGIN_TYPES:
-        raise MatrixError(400, "M_UNKNOWN", "Unknown login type")
     answer = await server.login.login(
+        body.type,
         credentials,
         device_id=body.device_id,
         display_name=body.initial_device_display_name,
         address=request.address,
+        refreshable=body.refresh_token,
     )
     if server.config.public_base_url is not None:
         answer["well_known"] = {"m.homeserver": {"base_url": server.config.base_url}}
     return answer
 
 
+async def redirect_to_sso(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3loginssoredirect
+
+    There is no single sign-on here: no such flow is offered.
+    """
+    _check_redirect_url(request)
+    raise MatrixError(404, "M_UNRECOGNIZED", "This server has no single sign-on")
+
+
+async def redirect_to_id_p(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3loginssoredirectidpid"""
+    _check_redirect_url(request)
+    raise NotFound("This server knows no such identity provider")
+
+
+def _check_redirect_url(request: Request) -> None:
+    if not request.query.get("redirectUrl"):
+        raise MissingParam("Missing redirectUrl")
+
+
+async def get_auth_metadata(_request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1auth_metadata"""
+    raise MatrixError(404, "M_UNRECOGNIZED", "Legacy authentication is in use on this homeserver")
+
+
 ROUTES = [
     Route("GET", "/_matrix/client/v3/login", "getLoginFlows", get_login_flows, auth=False),
     Route("POST", "/_matrix/client/v3/login", "login", login, auth=False),
+    Route("GET", "/_matrix/client/v3/login/sso/redirect", "redirectToSSO", redirect_to_sso, auth=False),
+    Route("GET", "/_matrix/client/v3/login/sso/redirect/{idpId}", "redirectToIdP", redirect_to_id_p, auth=False),
+    Route("GET", "/_matrix/client/v1/auth_metadata", "getAuthMetadata", get_auth_metadata, auth=False),
 ]

@@ -19,6 +19,7 @@ class RegisterBody(msgspec.Struct):
     device_id: str | None = None
     initial_device_display_name: str | None = None
     inhibit_login: bool = False
+    refresh_token: bool = False
 
 
 async def register(request: Request) -> Result:
@@ -38,7 +39,9 @@ async def register(request: Request) -> Result:
         server.rate_limits.check("registration", request.address)
         if body.password is None:
             raise MissingParam("Missing password")
-    await server.interactive_auth.check(request.route.name, body.auth, flows)
+    token = await server.interactive_auth.check(
+        request.route.name, body.auth, flows, params=server.registration.flow_params
+    )
     assert body.password is not None, "interactive authentication lets nobody through without auth"
     return await server.registration.register(
         body.username,
@@ -46,6 +49,8 @@ async def register(request: Request) -> Result:
         device_id=body.device_id,
         display_name=body.initial_device_display_name,
         inhibit_login=body.inhibit_login,
+        refreshable=body.refresh_token,
+        registration_token=token,
     )
 
 

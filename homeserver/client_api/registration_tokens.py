@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from homeserver.http.request import Request, Result, Route
-from homeserver.services.errors import MissingParam
+from homeserver.services.errors import Forbidden, MissingParam
 
 
 async def registration_token_validity(request: Request) -> Result:
@@ -13,7 +13,13 @@ async def registration_token_validity(request: Request) -> Result:
         raise MissingParam("Missing token")
     # The bucket of registrations, so that guessing here and guessing there do not add up.
     request.server.rate_limits.check("registration", request.address)
-    return {"valid": request.server.registration.is_valid_token(token)}
+    registration = request.server.registration
+    registration.check_enabled()
+    try:
+        await registration.check_token(token)
+    except Forbidden:
+        return {"valid": False}
+    return {"valid": True}
 
 
 ROUTES = [

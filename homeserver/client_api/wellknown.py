@@ -5,6 +5,7 @@ For deployments where the server name's own web address leads here; others serve
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlsplit
 
 from homeserver.http.request import Request, Result, Route
@@ -28,7 +29,32 @@ async def get_well_known(request: Request) -> Result:
     return {"m.server": url.netloc if url.port is not None else f"{url.netloc}:443"}
 
 
+async def get_wellknown_support(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixsupport"""
+    support = request.server.config.support
+    answer: dict[str, Any] = {}
+    if support.contacts:
+        answer["contacts"] = [
+            {
+                name: value
+                for name, value in (
+                    ("role", contact.role),
+                    ("matrix_id", contact.matrix_id),
+                    ("email_address", contact.email_address),
+                )
+                if value is not None
+            }
+            for contact in support.contacts
+        ]
+    if support.page is not None:
+        answer["support_page"] = support.page
+    if not answer:
+        raise NotFound("This server names nobody to turn to")
+    return answer
+
+
 ROUTES = [
     Route("GET", "/.well-known/matrix/client", "getWellknown", get_wellknown, auth=False),
+    Route("GET", "/.well-known/matrix/support", "getWellknownSupport", get_wellknown_support, auth=False),
     Route("GET", "/.well-known/matrix/server", "getWellKnown", get_well_known, auth=False),
 ]

@@ -100,6 +100,20 @@ class UnknownToken(MatrixError):
         super().__init__(401, "M_UNKNOWN_TOKEN", message, {"soft_logout": soft_logout})
 
 
+class UserLocked(MatrixError):
+    """401 M_USER_LOCKED. https://spec.matrix.org/v1.19/client-server-api/#account-locking"""
+
+    def __init__(self) -> None:
+        super().__init__(401, "M_USER_LOCKED", "This account has been locked", {"soft_logout": True})
+
+
+class UserSuspended(MatrixError):
+    """403 M_USER_SUSPENDED. https://spec.matrix.org/v1.19/client-server-api/#account-suspension"""
+
+    def __init__(self) -> None:
+        super().__init__(403, "M_USER_SUSPENDED", "You cannot perform this action while suspended")
+
+
 class MissingToken(MatrixError):
     """401 M_MISSING_TOKEN."""
 

@@ -63,6 +63,13 @@ class Profiles:
         if key in IN_MEMBER_EVENTS and self.on_changed is not None:
             await self.on_changed(user_id, profile)
 
+    def forget(self, user_id: str | None) -> None:
+        """Drops what is cached of a user whose account was closed or changed elsewhere; None for all users."""
+        if user_id is None:
+            self._cache.clear()
+        else:
+            self._cache.pop(user_id, None)
+
     def _remember(self, user_id: str, profile: dict[str, Any]) -> None:
         self._cache[user_id] = profile
         self._cache.move_to_end(user_id)

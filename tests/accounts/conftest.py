@@ -20,6 +20,7 @@ from homeserver.services.accounts.shared_secret import SharedSecretRegistration
 from homeserver.services.rate_limits import RateLimiter
 from storage.accounts import AccountRepository
 from storage.database import Database
+from storage.tokens import TokenRepository
 
 SHARED_SECRET = "the tools' secret"
 
@@ -46,12 +47,13 @@ class FakeClock:
 class Services:
     """The services as `homeserver.main` puts them together."""
 
-    accounts: AccountRepository
+    database: Database
     mode: schema.RegistrationMode = "open"
     clock: FakeClock = field(default_factory=FakeClock)
     left_rooms: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.accounts = AccountRepository(self.database.pool)
         config = schema.Registration(mode=self.mode, tokens=(Secret("t0ken"),), shared_secret=Secret(SHARED_SECRET))
         # The least that argon2 can do: what these tests are about does not depend on its cost.
         hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -60,7 +62,16 @@ class Services:
         )
         self.sessions = Sessions(self.accounts, self.clock, max_cached_tokens=16)
         self.passwords = Passwords(self.accounts, self.sessions, hasher=hasher)
-        self.login = Login("hs.test", self.accounts, self.passwords, self.sessions, RateLimiter(limits, self.clock))
+        self.tokens = TokenRepository(self.database.pool)
+        self.login = Login(
+            "hs.test",
+            self.accounts,
+            self.passwords,
+            self.sessions,
+            RateLimiter(limits, self.clock),
+            self.tokens,
+            self.clock,
+        )
         self.registration = Registration(
             config,
             "hs.test",
@@ -68,6 +79,7 @@ class Services:
             self.passwords,
             self.login,
             self.clock,
+            self.tokens,
             is_exclusive=lambda user_id: user_id.startswith("@bridge_"),
         )
         self.shared_secret = SharedSecretRegistration(config.shared_secret, self.registration, self.login, self.clock)
@@ -80,4 +92,4 @@ class Services:
 
 @pytest.fixture
 def services(database: Database) -> Services:
-    return Services(AccountRepository(database.pool))
+    return Services(database)

@@ -19,6 +19,8 @@ import pytest
 
 from config.load import load_config
 from homeserver import cli
+from storage.reports import ReportRepository
+from tests.accounts.conftest import Services
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def test_a_configuration_is_not_generated_for_an_impossible_name(capsys: pytest.
 
 def test_everything_wrong_with_a_configuration_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "homeserver.yaml"
-    path.write_text("server_name: a b\nregistration: {mode: token}\nnonsense: 1\n")
+    path.write_text("server_name: a b\nregistration: {mode: closed}\nnonsense: 1\n")
 
     assert cli.main(["config", "check", "--config", str(path)]) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -236,3 +238,42 @@ def log_in(port: int, user: str, password: str) -> dict[str, str]:
     with urllib.request.urlopen(request, timeout=10) as response:
         answer: dict[str, str] = json.load(response)
         return answer
+
+
+async def test_registration_tokens_are_made_listed_and_ended(
+    config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--config", str(config_file)]
+
+    assert await run(["registration-token", "create", "--token", "friends", "--uses", "2", *given]) == 0
+    assert await run(["registration-token", "create", "--days", "1", *given]) == 0
+    named, generated = capsys.readouterr().out.split()
+    assert named == "friends"
+    assert await run(["registration-token", "create", "--token", "friends", *given]) == 2
+    assert await run(["registration-token", "create", "--token", "a b", *given]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+    assert await run(["registration-token", "list", *given]) == 0
+    rows = {line.split("\t")[0]: line.split("\t")[1:] for line in capsys.readouterr().out.splitlines()}
+    assert rows["friends"] == ["0+0/2", "never"]
+    assert rows[generated][0] == "0+0/any"
+
+    assert await run(["registration-token", "delete", "friends", *given]) == 0
+    assert await run(["registration-token", "delete", "friends", *given]) == 2
+    assert "there is no such registration token" in capsys.readouterr().err
+
+
+async def test_reports_are_listed_with_reasons_on_one_line(
+    config_file: Path, services: Services, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = ReportRepository(services.database.pool)
+    await reports.insert_report("@alice:hs.test", received_ts=0, reason="line\nbreak", room_id="!r:hs.test")
+    await reports.insert_report("@alice:hs.test", received_ts=1000, reason="", user_id="@bob:hs.test")
+
+    assert await run(["reports", "list", "--config", str(config_file)]) == 0
+
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [row[1:] for row in rows] == [
+        ["1970-01-01T00:00:00+00:00", "@alice:hs.test", "!r:hs.test", '"line\\nbreak"'],
+        ["1970-01-01T00:00:01+00:00", "@alice:hs.test", "@bob:hs.test", '""'],
+    ]

@@ -51,7 +51,7 @@ async def test_the_first_stage_may_come_without_a_session(services: Services) ->
 
 
 async def test_stages_are_completed_one_after_another(services: Services) -> None:
-    services = Services(services.accounts, mode="token")
+    services = Services(services.database, mode="token")
     first = await challenge(services, TOKEN, TOKEN_THEN_DUMMY)
     assert first["completed"] == ["m.login.registration_token"]
     assert "errcode" not in first
@@ -71,7 +71,7 @@ async def test_a_stage_out_of_order_is_refused(services: Services) -> None:
 
 
 async def test_a_failed_stage_may_be_tried_again_in_the_same_session(services: Services) -> None:
-    services = Services(services.accounts, mode="token")
+    services = Services(services.database, mode="token")
     flows = services.registration.flows
     session = (await challenge(services, None, flows))["session"]
 
@@ -82,7 +82,7 @@ async def test_a_failed_stage_may_be_tried_again_in_the_same_session(services: S
 
 
 async def test_what_a_session_completed_counts_for_its_own_operation_alone(services: Services) -> None:
-    services = Services(services.accounts, mode="token")
+    services = Services(services.database, mode="token")
     session = (await challenge(services, TOKEN, TOKEN_THEN_DUMMY))["session"]
 
     answer = await challenge(services, {"session": session}, TOKEN_THEN_DUMMY, operation="deactivateAccount")
@@ -101,7 +101,7 @@ async def test_an_unknown_session_gets_a_new_one(services: Services, session: st
 
 
 async def test_a_session_expires(services: Services) -> None:
-    services = Services(services.accounts, mode="token")
+    services = Services(services.database, mode="token")
     session = (await challenge(services, TOKEN, TOKEN_THEN_DUMMY))["session"]
     services.clock.now += SESSION_LIFETIME_MS + 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import bcrypt
 import pytest
 from argon2 import PasswordHasher
 
@@ -23,7 +24,9 @@ def credentials(user: str = "alice", password: str = "wonderland") -> dict[str, 
 
 
 async def log_in(services: Services, given: dict[str, object], device_id: str | None = None) -> dict[str, Any]:
-    return await services.login.login(given, device_id=device_id, display_name="Phone", address="192.0.2.1")
+    return await services.login.login(
+        "m.login.password", given, device_id=device_id, display_name="Phone", address="192.0.2.1"
+    )
 
 
 async def refusal(services: Services, given: dict[str, object]) -> tuple[int, str]:
@@ -174,3 +177,26 @@ async def test_a_hash_is_argon2id_at_the_recommended_cost(alice: Services) -> No
     password_hash = await Passwords(alice.accounts, alice.sessions).hash("wonderland")
 
     assert password_hash.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+
+
+@pytest.mark.parametrize("prefix", [b"2a", b"2b"])
+async def test_a_hash_by_bcrypt_is_accepted_and_replaced(alice: Services, prefix: bytes) -> None:
+    # As servers write it from which users are brought over; of a longer password bcrypt sees 72 bytes.
+    password = "wonderland" * 8
+    old_hash = bcrypt.hashpw(password[:72].encode(), bcrypt.gensalt(4, prefix=prefix)).decode()
+    await alice.accounts.set_password("@alice:hs.test", old_hash)
+    user = await alice.accounts.load_user("@alice:hs.test")
+
+    assert not await alice.passwords.verify(user, "looking glass")
+    assert await alice.passwords.verify(user, password)
+
+    after = await alice.accounts.load_user("@alice:hs.test")
+    assert after is not None
+    assert str(after.password_hash).startswith("$argon2id$")
+    assert await alice.passwords.verify(after, password)
+
+
+async def test_what_is_no_hash_by_bcrypt_lets_nobody_in(alice: Services) -> None:
+    await alice.accounts.set_password("@alice:hs.test", "$2b$nonsense")
+
+    assert not await alice.passwords.verify(await alice.accounts.load_user("@alice:hs.test"), "wonderland")

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from homeserver.services.errors import MatrixError
+from homeserver.services.errors import Forbidden, MatrixError
 from tests.accounts.conftest import Services
 
 
@@ -79,19 +79,20 @@ async def test_an_unusable_device_leaves_no_account_behind(services: Services) -
 
 async def test_the_mode_decides_the_flows(services: Services) -> None:
     assert services.registration.flows == [["m.login.dummy"]]
-    assert Services(services.accounts, mode="token").registration.flows == [["m.login.registration_token"]]
+    assert Services(services.database, mode="token").registration.flows == [["m.login.registration_token"]]
     with pytest.raises(MatrixError) as refused:
-        _ = Services(services.accounts, mode="off").registration.flows
+        _ = Services(services.database, mode="off").registration.flows
     assert (refused.value.status, refused.value.errcode) == (403, "M_FORBIDDEN")
 
 
 async def test_only_configured_tokens_are_valid(services: Services) -> None:
-    registration = Services(services.accounts, mode="token").registration
+    registration = Services(services.database, mode="token").registration
 
-    assert registration.is_valid_token("t0ken")
-    assert not registration.is_valid_token("token")
+    assert await registration.check_token("t0ken") is None
+    with pytest.raises(Forbidden):
+        await registration.check_token("token")
     with pytest.raises(MatrixError) as refused:
-        Services(services.accounts, mode="off").registration.is_valid_token("t0ken")
+        await Services(services.database, mode="off").registration.check_token("t0ken")
     assert refused.value.status == 403
 
 
@@ -101,7 +102,11 @@ async def test_the_first_administrator_is_made_where_there_is_no_account(service
     assert made is not None
     user_id, password = made
     answer = await services.login.login(
-        {"user": user_id, "password": password}, device_id=None, display_name=None, address="test"
+        "m.login.password",
+        {"user": user_id, "password": password},
+        device_id=None,
+        display_name=None,
+        address="test",
     )
     assert (await services.sessions.access_session(answer["access_token"])).is_admin
     assert await services.registration.ensure_first_administrator() is None

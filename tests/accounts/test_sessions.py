@@ -6,7 +6,10 @@ import asyncio
 
 import pytest
 
+from config.schema import SessionLifetimes
+from homeserver.services.accounts.sessions import Sessions
 from homeserver.services.errors import InvalidParam, UnknownToken
+from storage.accounts import MAX_REPLACEMENTS
 from storage.database import Database
 from tests.accounts.conftest import Services
 
@@ -18,7 +21,7 @@ async def alice(services: Services) -> Services:
 
 
 async def open_session(services: Services, device_id: str | None = None) -> str:
-    token, _ = await services.sessions.open("@alice:hs.test", device_id=device_id, display_name=None)
+    token = (await services.sessions.open("@alice:hs.test", device_id=device_id, display_name=None)).access_token
     await services.sessions.access_session(token)
     return token
 
@@ -58,7 +61,7 @@ async def test_unusable_devices_are_refused(alice: Services, device_id: str, dis
 
 
 async def test_a_session_that_another_process_ends_is_forgotten(alice: Services) -> None:
-    here, elsewhere = alice, Services(alice.accounts)
+    here, elsewhere = alice, Services(alice.database)
     heard: asyncio.Queue[str | None] = asyncio.Queue()
 
     def hear(user_id: str | None) -> None:
@@ -102,3 +105,73 @@ async def test_ended_sessions_are_followed_again_after_the_connection_broke(
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_an_access_token_expires_in_the_cache_too(alice: Services) -> None:
+    given = await alice.sessions.open("@alice:hs.test", device_id="PHONE", display_name=None, refreshable=True)
+    assert given.expires_in_ms == 300_000
+    await alice.sessions.access_session(given.access_token)
+
+    alice.clock.now += 299_999
+    assert alice.sessions.known(given.access_token) is not None
+    alice.clock.now += 1
+    assert alice.sessions.known(given.access_token) is None
+    with pytest.raises(UnknownToken) as refused:
+        await alice.sessions.access_session(given.access_token)
+    assert refused.value.body()["soft_logout"] is True
+
+
+async def test_the_old_tokens_are_good_until_one_of_the_new_is_used(alice: Services) -> None:
+    first = await alice.sessions.open("@alice:hs.test", device_id="PHONE", display_name=None, refreshable=True)
+    assert first.refresh_token is not None
+    await alice.sessions.access_session(first.access_token)
+
+    lost = await alice.sessions.refresh(first.refresh_token)  # the answer does not reach the client
+    second = await alice.sessions.refresh(first.refresh_token)
+    assert alice.sessions.known(first.access_token) is not None
+
+    assert (await alice.sessions.access_session(second.access_token)).device_id == "PHONE"
+    assert alice.sessions.known(first.access_token) is None
+    for ended in (first, lost):
+        with pytest.raises(UnknownToken):
+            await alice.sessions.access_session(ended.access_token)
+        assert ended.refresh_token is not None
+        with pytest.raises(UnknownToken):
+            await alice.sessions.refresh(ended.refresh_token)
+
+    assert second.refresh_token is not None
+    third = await alice.sessions.refresh(second.refresh_token)
+    assert third.refresh_token is not None
+    fourth = await alice.sessions.refresh(third.refresh_token)  # a refresh is a use as well
+    with pytest.raises(UnknownToken):
+        await alice.sessions.refresh(second.refresh_token)
+    assert (await alice.sessions.access_session(fourth.access_token)).device_id == "PHONE"
+
+
+async def test_refreshing_again_and_again_leaves_few_tokens(alice: Services, database: Database) -> None:
+    first = await alice.sessions.open("@alice:hs.test", device_id="PHONE", display_name=None, refreshable=True)
+    assert first.refresh_token is not None
+    for _ in range(10):
+        alice.clock.now += 1
+        last = await alice.sessions.refresh(first.refresh_token)
+
+    assert await database.pool.fetchval("SELECT count(*) FROM refresh_tokens") == 1 + MAX_REPLACEMENTS
+    await alice.sessions.access_session(last.access_token)
+    assert await database.pool.fetchval("SELECT count(*) FROM refresh_tokens") == 1
+    assert await database.pool.fetchval("SELECT count(*) FROM access_tokens") == 1
+
+
+async def test_lifetimes_are_those_of_the_configuration(alice: Services) -> None:
+    lifetimes = SessionLifetimes(access_token_ms=1000, refreshable_access_token_ms=None, refresh_token_ms=5000)
+    sessions = Sessions(alice.accounts, alice.clock, max_cached_tokens=16, lifetimes=lifetimes)
+
+    plain = await sessions.open("@alice:hs.test", device_id="PLAIN", display_name=None)
+    refreshable = await sessions.open("@alice:hs.test", device_id="PHONE", display_name=None, refreshable=True)
+
+    assert (plain.expires_in_ms, plain.refresh_token) == (1000, None)
+    assert "expires_in_ms" not in refreshable.body()
+    assert refreshable.refresh_token is not None
+    alice.clock.now += 5000
+    with pytest.raises(UnknownToken) as refused:
+        await sessions.refresh(refreshable.refresh_token)
+    assert refused.value.body()["soft_logout"] is True

@@ -28,7 +28,7 @@ def password_auth(user: User, password: str | None = None) -> dict[str, Any]:
 async def test_the_password_flow_is_offered(shared_homeserver: Homeserver) -> None:
     flows = (await shared_homeserver.request("GET", "/_matrix/client/v3/login")).ok()
 
-    assert flows == {"flows": [{"type": "m.login.password"}]}
+    assert {"type": "m.login.password"} in flows["flows"]
 
 
 async def test_a_user_logs_in_on_another_device(shared_homeserver: Homeserver) -> None:

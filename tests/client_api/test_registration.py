@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from config.schema import RateLimit, RateLimits, Registration
+from config.schema import Policy, RateLimit, RateLimits, Registration
 from config.secret import Secret
+from storage.tokens import TokenRepository
 from tests.client import Answer, Homeserver
 from tests.conftest import SHARED_SECRET, StartServer
 
@@ -140,3 +143,78 @@ async def test_an_administrator_is_registered_with_the_shared_secret(shared_home
     assert (await whoami(shared_homeserver, made["access_token"])).ok()["user_id"] == "@root:weft.test"
     (await shared_homeserver.request("POST", SHARED_SECRET_PATH, body)).error(400, "M_UNKNOWN")
     (await shared_homeserver.request("POST", SHARED_SECRET_PATH, {"nonce": nonce})).error(400, "M_MISSING_PARAM")
+
+
+TERMS = Policy(policy_id="terms", version="1.2", name="Terms", url="https://example.org/terms")
+TERMS_FR = replace(TERMS, language="fr", name="Conditions", url="https://example.org/conditions")
+
+
+async def make_token(homeserver: Homeserver, token: str, **more: Any) -> None:
+    assert homeserver.running is not None
+    tokens = TokenRepository(homeserver.running.server.database.pool)
+    options = {"uses_allowed": None, "now_ms": 0, "expires_ts": None, **more}
+    assert await tokens.insert_registration_token(token, **options)
+
+
+async def test_policies_are_accepted_before_an_account_is_made(start_server: StartServer) -> None:
+    async with start_server(registration=Registration(mode="open", policies=(TERMS, TERMS_FR))) as homeserver:
+        wanted = {"username": "alice", "password": "wonderland"}
+
+        challenge = (await register(homeserver, wanted)).json
+
+        assert challenge["flows"] == [{"stages": ["m.login.terms"]}]
+        translations = {
+            "en": {"name": "Terms", "url": "https://example.org/terms"},
+            "fr": {"name": "Conditions", "url": "https://example.org/conditions"},
+        }
+        assert challenge["params"] == {"m.login.terms": {"policies": {"terms": {"version": "1.2", **translations}}}}
+        (await register(homeserver, {**wanted, "auth": DUMMY})).error(401, "M_UNRECOGNIZED")
+        auth = {"type": "m.login.terms", "session": challenge["session"]}
+        assert (await register(homeserver, {**wanted, "auth": auth})).ok()["user_id"] == "@alice:weft.test"
+        assert homeserver.running is not None
+        pool = homeserver.running.server.database.pool
+        assert await pool.fetchval("SELECT accepted_policies FROM users") == ["terms 1.2"]
+
+
+async def test_a_use_of_a_token_is_held_until_its_registration_is_done(start_server: StartServer) -> None:
+    async with start_server(registration=Registration(mode="token", policies=(TERMS,))) as homeserver:
+        await make_token(homeserver, "once", uses_allowed=1)
+        wanted = {"username": "alice", "password": "wonderland"}
+        auth = {"type": "m.login.registration_token", "token": "once"}
+        assert (await validity(homeserver, "once")).ok() == {"valid": True}
+
+        begun = await register(homeserver, {**wanted, "auth": auth})
+        assert begun.status == 401
+        assert begun.json["completed"] == ["m.login.registration_token"]
+        assert begun.json["flows"] == [{"stages": ["m.login.registration_token", "m.login.terms"]}]
+        assert (await validity(homeserver, "once")).ok() == {"valid": False}
+        other = {"username": "bob", "password": "wonderland", "auth": auth}
+        (await register(homeserver, other)).error(401, "M_FORBIDDEN")
+
+        session = {"type": "m.login.terms", "session": begun.json["session"]}
+        assert (await register(homeserver, {**wanted, "auth": session})).ok()["user_id"] == "@alice:weft.test"
+        assert (await validity(homeserver, "once")).ok() == {"valid": False}
+        (await register(homeserver, other)).error(401, "M_FORBIDDEN")
+
+
+async def test_a_token_is_never_used_more_often_than_allowed(start_server: StartServer) -> None:
+    async with start_server(registration=Registration(mode="token")) as homeserver:
+        await make_token(homeserver, "twice", uses_allowed=2)
+        auth = {"type": "m.login.registration_token", "token": "twice"}
+
+        answers = await asyncio.gather(
+            *(register(homeserver, {"username": f"u{n}", "password": "wonderland", "auth": auth}) for n in range(6))
+        )
+
+        assert [answer.status for answer in answers].count(200) == 2
+        assert {answer.json["errcode"] for answer in answers if answer.status != 200} == {"M_FORBIDDEN"}
+
+
+async def test_tokens_expire(start_server: StartServer) -> None:
+    async with start_server(registration=Registration(mode="token")) as homeserver:
+        await make_token(homeserver, "late", expires_ts=1)
+        await make_token(homeserver, "early", expires_ts=2**50)
+
+        assert (await validity(homeserver, "late")).ok() == {"valid": False}
+        assert (await validity(homeserver, "early")).ok() == {"valid": True}
+        assert (await validity(homeserver, "a%00b")).ok() == {"valid": False}

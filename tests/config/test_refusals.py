@@ -116,7 +116,43 @@ REFUSALS: list[tuple[object, str]] = [
         "signing.old_keys[0].public_key: must be 32 bytes in unpadded base64 (43 characters), got 'A='",
     ),
     ({"registration": {"mode": False}}, "registration.mode: must be one of off, open, token, got false"),
-    ({"registration": {"mode": "token"}}, "registration.tokens: must hold a token when mode is token"),
+    (
+        {"jwt_login": {"enabled": True}},
+        "jwt_login.secret: must be set when algorithm is HS256",
+    ),
+    (
+        {"jwt_login": {"enabled": True, "algorithm": "RS256"}},
+        "jwt_login.public_key_file: must be set when algorithm is RS256",
+    ),
+    ({"support": {"contacts": [{}]}}, "support.contacts[0].matrix_id: must be set unless email_address is"),
+    (
+        {"support": {"contacts": [{"matrix_id": "admin"}]}},
+        "support.contacts[0].matrix_id: must be a user ID such as @admin:example.org, got 'admin'",
+    ),
+    (
+        {"support": {"contacts": [{"email_address": "a@b.c", "role": "m.role.cook"}]}},
+        "support.contacts[0].role: must be m.role.admin, m.role.security or a namespaced name such as "
+        "org.example.role, got 'm.role.cook'",
+    ),
+    (
+        {"turn": {"uris": ["http://turn.example.org"]}},
+        "turn.uris[0]: must be a URI such as turn:turn.example.org?transport=udp, got 'http://turn.example.org'",
+    ),
+    (
+        {"turn": {"uris": ["turn:turn.example.org"]}},
+        "turn.shared_secret: must be set when uris are, unless username and password are",
+    ),
+    (
+        {
+            "registration": {
+                "policies": [
+                    {"policy_id": "terms", "version": "1", "name": "Terms", "url": "https://example.org/1"},
+                    {"policy_id": "terms", "version": "2", "name": "Terms", "url": "https://example.org/2"},
+                ]
+            }
+        },
+        "registration.policies: has two versions of terms",
+    ),
     ({"registration": {"tokens": "one"}}, "registration.tokens: must be a list"),
     ({"registration": {"tokens": [1]}}, "registration.tokens[0]: must be a string, in quotes"),
     ({"registration": {"shared_secret": ""}}, "registration.shared_secret: must not be empty"),

@@ -34,5 +34,5 @@ class Deactivation:
         With `erase`, the profile and the account data are removed too.
         """
         await self._accounts.deactivate(user_id, erase=erase)
-        self._sessions.forget_user(user_id)
+        self._sessions.session_ended(user_id)
         await self._on_deactivated(user_id)

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from homeserver.clock import Clock
-from homeserver.services.accounts.login import Login
-from homeserver.services.accounts.registration import Registration
-from homeserver.services.errors import BadJson, Forbidden, MatrixError, MissingParam
+from homeserver.services.accounts.login import Login, text_of
+from homeserver.services.accounts.registration import PENDING_MS, Registration
+from homeserver.services.errors import BadJson, Forbidden, MatrixError
 from storage.accounts import AccountRepository
 
-SESSION_LIFETIME_MS: Final = 15 * 60 * 1000
+SESSION_LIFETIME_MS: Final = PENDING_MS
 PASSWORD_FLOWS: Final[Sequence[Sequence[str]]] = [["m.login.password"]]
 """For what a logged-in user does with the account."""
 
@@ -30,12 +30,13 @@ class InteractiveAuthRequired(MatrixError):
         flows: Sequence[Sequence[str]],
         completed: Sequence[str],
         failure: MatrixError | None = None,
+        params: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(401, failure.errcode if failure else "M_UNAUTHORIZED", str(failure or "Authentication needed"))
         self._content = {
             "session": session,
             "flows": [{"stages": list(stages)} for stages in flows],
-            "params": {},
+            "params": dict(params or {}),
             **({"completed": list(completed)} if completed else {}),
             **(failure.body() if failure else {}),
         }
@@ -61,39 +62,50 @@ class InteractiveAuth:
         flows: Sequence[Sequence[str]],
         *,
         user_id: str | None = None,
-    ) -> None:
+        params: Mapping[str, Any] | None = None,
+    ) -> str | None:
         """Returns once `auth`, the request's own, completes one of the flows; the session ends with that.
 
-        `operation` names what is to happen, as method and path do; `user_id` is who asks, where that is known. A
-        client may attempt the first stage without a session. Raises InteractiveAuthRequired until a flow is complete,
-        LimitExceeded for too many failures, BadJson or MissingParam for an `auth` that makes no sense.
+        `operation` names what is to happen, as method and path do; `user_id` is who asks, where that is known;
+        `params` is what clients are told for the stages. A client may attempt the first stage without a session.
+        Returns the registration token that was used, if it is one that is used up.
+
+        Raises InteractiveAuthRequired until a flow is complete, LimitExceeded for too many failures, BadJson or
+        MissingParam for an `auth` that makes no sense.
         """
         request_hash = hashlib.sha256(f"{operation}\0{user_id or ''}".encode()).digest()
-        session, completed = await self._load(auth, request_hash)
+        session, completed, token = await self._load(auth, request_hash)
         if auth is None:
-            raise InteractiveAuthRequired(await self._new_session(request_hash), flows, completed)
+            raise InteractiveAuthRequired(await self._new_session(request_hash), flows, completed, params=params)
         stage = auth.get("type")
         failure: MatrixError | None = None
         if stage is not None and stage not in completed:
-            failure = await self._attempt(stage, auth, flows, completed, user_id)
-            if failure is None:
+            try:
+                token = await self._attempt(stage, auth, flows, completed, user_id, session) or token
                 completed = [*completed, str(stage)]
+            except MatrixError as error:
+                if error.status != 403 and error.errcode != "M_UNRECOGNIZED":
+                    raise
+                failure = error
         elif session is None and "session" in auth:
             failure = Forbidden("Unknown or expired session")
         if completed in [list(stages) for stages in flows]:
             if session is not None:
                 await self._accounts.delete_session(session)
-            return
+            return token
         session = session or await self._new_session(request_hash)
         if stage in completed:
-            await self._accounts.complete_stage(session, str(stage))
-        raise InteractiveAuthRequired(session, flows, completed, failure)
+            await self._accounts.complete_stage(session, str(stage), token)
+        raise InteractiveAuthRequired(session, flows, completed, failure, params)
 
-    async def _load(self, auth: Mapping[str, object] | None, request_hash: bytes) -> tuple[str | None, list[str]]:
-        """The session that a client names, if it is good for this request, and the stages completed in it."""
+    async def _load(
+        self, auth: Mapping[str, object] | None, request_hash: bytes
+    ) -> tuple[str | None, list[str], str | None]:
+        """The session that a client names, if it is good for this request, the stages completed in it, and the
+        registration token that was used in one."""
         session = None if auth is None else auth.get("session")
         if session is None:
-            return None, []
+            return None, [], None
         if not isinstance(session, str):
             raise BadJson("auth.session must be a string")
         found = (
@@ -101,9 +113,9 @@ class InteractiveAuth:
             if "\0" in session
             else await self._accounts.load_session(session, since_ts=self._clock() - SESSION_LIFETIME_MS)
         )
-        if found is None or not secrets.compare_digest(found[0], request_hash):
-            return None, []
-        return session, found[1]
+        if found is None or not secrets.compare_digest(found.request_hash, request_hash):
+            return None, [], None
+        return session, found.completed, found.registration_token
 
     async def _new_session(self, request_hash: bytes) -> str:
         session = secrets.token_urlsafe(18)
@@ -117,23 +129,20 @@ class InteractiveAuth:
         flows: Sequence[Sequence[str]],
         completed: list[str],
         user_id: str | None,
-    ) -> MatrixError | None:
-        """Runs a stage; returns why it failed if the client may try again."""
+        session: str | None,
+    ) -> str | None:
+        """Runs a stage; returns the registration token that it takes, if one is to be used up. Raises MatrixError."""
         if not isinstance(stage, str):
             raise BadJson("auth.type must be a string")
         if not any(list(stages[: len(completed) + 1]) == [*completed, stage] for stages in flows):
-            return MatrixError(401, "M_UNRECOGNIZED", "No flow has this stage next")
-        try:
-            if stage == "m.login.password":
-                await self._check_password(auth, user_id)
-            elif stage == "m.login.registration_token":
-                self._check_registration_token(auth)
-            else:
-                assert stage == "m.login.dummy", stage
-        except MatrixError as error:
-            if error.status != 403:
-                raise
-            return error
+            raise MatrixError(401, "M_UNRECOGNIZED", "No flow has this stage next")
+        if stage == "m.login.password":
+            await self._check_password(auth, user_id)
+        elif stage == "m.login.registration_token":
+            # https://spec.matrix.org/v1.19/client-server-api/#token-authenticated-registration
+            return await self._registration.check_token(text_of(auth, "token"), session)
+        else:  # accepting the policies is saying so
+            assert stage in ("m.login.dummy", "m.login.terms"), stage
         return None
 
     async def _check_password(self, auth: Mapping[str, object], user_id: str | None) -> None:
@@ -141,13 +150,3 @@ class InteractiveAuth:
         user = await self._login.authenticate(auth)
         if user_id is not None and user.user_id != user_id:
             raise Forbidden("This is not your own account")
-
-    def _check_registration_token(self, auth: Mapping[str, object]) -> None:
-        """https://spec.matrix.org/v1.19/client-server-api/#token-authenticated-registration"""
-        token = auth.get("token")
-        if token is None:
-            raise MissingParam("Missing auth.token")
-        if not isinstance(token, str):
-            raise BadJson("auth.token must be a string")
-        if not self._registration.is_valid_token(token):
-            raise Forbidden("Invalid registration token")

@@ -1,10 +1,11 @@
-"""Passwords: hashed with argon2id (RFC 9106), verified, changed."""
+"""Passwords: hashed with argon2id (RFC 9106), verified, changed. Hashes by bcrypt, of other servers, are replaced."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Final
 
+import bcrypt
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
@@ -13,6 +14,9 @@ from homeserver.services.errors import InvalidParam, MatrixError
 from storage.accounts import AccountRepository, UserRow
 
 MAX_PASSWORD_BYTES: Final = 512
+MAX_BCRYPT_PASSWORD_BYTES: Final = 72
+"""All of a password that bcrypt looks at."""
+BCRYPT_PREFIXES: Final = ("$2a$", "$2b$", "$2y$")
 MAX_CONCURRENT_HASHES: Final = 2
 """Each takes a core and 19 MiB while it runs; more of them wait."""
 
@@ -57,7 +61,7 @@ class Passwords:
     async def verify(self, user: UserRow | None, password: str) -> bool:
         """Whether it is the user's password; takes as long for no user, or one who has none, as for any other.
 
-        A hash that was made with other parameters than today's is replaced.
+        A hash that was made by bcrypt, or with other parameters than today's, is replaced.
         """
         if len(password.encode()) > MAX_PASSWORD_BYTES:
             return False
@@ -66,7 +70,7 @@ class Passwords:
             matches = await asyncio.to_thread(self._matches, password_hash or _NOBODYS_HASH, password.encode())
         if user is None or password_hash is None or not matches:
             return False
-        if self._hasher.check_needs_rehash(password_hash):
+        if password_hash.startswith(BCRYPT_PREFIXES) or self._hasher.check_needs_rehash(password_hash):
             await self._accounts.replace_password(user.user_id, password_hash, await self.hash(password))
         return True
 
@@ -85,6 +89,11 @@ class Passwords:
         await self._sessions.close_all(user_id)
 
     def _matches(self, password_hash: str, password: bytes) -> bool:
+        if password_hash.startswith(BCRYPT_PREFIXES):
+            try:
+                return bcrypt.checkpw(password[:MAX_BCRYPT_PASSWORD_BYTES], password_hash.encode())
+            except ValueError:  # what stands in the database is no hash
+                return False
         try:
             return self._hasher.verify(password_hash, password)
         except (VerificationError, InvalidHashError):

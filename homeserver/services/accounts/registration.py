@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import string
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from config import schema
 from homeserver.clock import Clock
@@ -14,12 +15,18 @@ from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.sessions import check_device_id, check_display_name
 from homeserver.services.errors import Forbidden, MatrixError
 from matrix.identifiers import MAX_IDENTIFIER_BYTES, is_new_localpart
-from storage.accounts import AccountRepository, UserExists
+from storage.accounts import AccountRepository, RegistrationTokenSpent, UserExists
+from storage.tokens import TokenRepository
 
 GENERATED_LOCALPART_LENGTH = 12
 GENERATED_LOCALPART_ALPHABET = string.ascii_lowercase + string.digits
 GENERATED_PASSWORD_BYTES = 15
 FIRST_ADMINISTRATOR = "admin"
+PENDING_MS: Final = 15 * 60 * 1000
+"""How long a registration that is under way holds its use of a token: as long as interactive authentication lasts."""
+
+# https://spec.matrix.org/v1.19/client-server-api/#token-authenticated-registration
+REGISTRATION_TOKEN = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 
 
 class UserInUse(MatrixError):
@@ -55,6 +62,7 @@ class Registration:
         passwords: Passwords,
         login: Login,
         clock: Clock,
+        tokens: TokenRepository,
         *,
         is_exclusive: Callable[[str], bool] = nobodys,
     ) -> None:
@@ -64,6 +72,7 @@ class Registration:
         self._passwords = passwords
         self._login = login
         self._clock = clock
+        self._tokens = tokens
         self._is_exclusive = is_exclusive
 
     def check_enabled(self) -> None:
@@ -75,13 +84,43 @@ class Registration:
     def flows(self) -> list[list[str]]:
         """What interactive authentication a registration takes. Raises Forbidden when there is no way."""
         self.check_enabled()
-        return [["m.login.registration_token" if self._config.mode == "token" else "m.login.dummy"]]
+        stages = ["m.login.registration_token"] if self._config.mode == "token" else []
+        if self._config.policies:
+            stages.append("m.login.terms")
+        return [stages or ["m.login.dummy"]]
 
-    def is_valid_token(self, token: str) -> bool:
-        """Whether it is one of the configured registration tokens. Raises Forbidden when registration is off."""
+    @property
+    def flow_params(self) -> dict[str, Any]:
+        """What clients need to know for the stages: the policies that are to be accepted.
+
+        https://spec.matrix.org/v1.19/client-server-api/#terms-of-service-at-registration
+        """
+        policies: dict[str, dict[str, Any]] = {}
+        for policy in self._config.policies:
+            translations = policies.setdefault(policy.policy_id, {"version": policy.version})
+            translations[policy.language] = {"name": policy.name, "url": policy.url}
+        return {"m.login.terms": {"policies": policies}} if policies else {}
+
+    async def check_token(self, token: str, session: str | None = None) -> str | None:
+        """Returns the registration token that a registration will use up, None for one of the configuration.
+
+        `session` is the interactive authentication that may hold a use of it already. Raises Forbidden for a token
+        that is unknown, spent or expired, and when registration is off.
+        """
         self.check_enabled()
         matches = [known.matches(token) for known in self._config.tokens]  # all are compared: no hint of which
-        return any(matches)
+        if any(matches):
+            return None
+        now = self._clock()
+        if REGISTRATION_TOKEN.fullmatch(token):
+            row = await self._tokens.load_registration_token(token, pending_since_ts=now - PENDING_MS, session=session)
+            if (
+                row is not None
+                and (row.expires_ts is None or row.expires_ts > now)
+                and (row.uses_allowed is None or row.completed + row.pending < row.uses_allowed)
+            ):
+                return token
+        raise Forbidden("Invalid registration token")
 
     async def check_username(self, username: str) -> str:
         """The user ID that an account of this name would have, lower-cased.
@@ -104,37 +143,58 @@ class Registration:
         device_id: str | None = None,
         display_name: str | None = None,
         inhibit_login: bool = False,
+        refreshable: bool = False,
+        registration_token: str | None = None,
     ) -> dict[str, Any]:
         """Makes an account for somebody who has authenticated, and logs in; returns the body of the answer.
 
-        Without a username one is generated; `display_name` is the new device's. Raises as `check_username`,
-        `check_new_password` and `Sessions.open` do.
+        Without a username one is generated; `display_name` is the new device's. Raises as `create_user` and
+        `Sessions.open` do.
         """
         check_device_id(device_id)
         check_display_name(display_name)
-        user_id = await self.create_user(self._generated_localpart() if username is None else username, password)
+        user_id = await self.create_user(
+            self._generated_localpart() if username is None else username,
+            password,
+            accepted_policies=sorted({f"{policy.policy_id} {policy.version}" for policy in self._config.policies}),
+            registration_token=registration_token,
+        )
         if inhibit_login:
             return {"user_id": user_id, "home_server": self._server_name}
-        return await self._login.open_session(user_id, device_id=device_id, display_name=display_name)
+        return await self._login.open_session(
+            user_id, device_id=device_id, display_name=display_name, refreshable=refreshable
+        )
 
     async def create_user(
-        self, username: str, password: str, *, is_admin: bool = False, displayname: str | None = None
+        self,
+        username: str,
+        password: str | None,
+        *,
+        is_admin: bool = False,
+        displayname: str | None = None,
+        accepted_policies: Sequence[str] = (),
+        registration_token: str | None = None,
     ) -> str:
         """Makes an account, whatever the registration mode; returns its user ID.
 
-        `displayname` is the profile's. Raises as `check_username` and `check_new_password` do.
+        Without a password its user logs in by other means. `displayname` is the profile's, `registration_token` one
+        to use up. Raises as `check_username` and `check_new_password` do, and Forbidden for a spent token.
         """
         user_id = await self.check_username(username)
         try:
             await self._accounts.insert_user(
                 user_id,
-                password_hash=await self._passwords.hash(password),
+                password_hash=None if password is None else await self._passwords.hash(password),
                 created_ts=self._clock(),
                 is_admin=is_admin,
                 displayname=displayname,
+                accepted_policies=accepted_policies,
+                registration_token=registration_token,
             )
         except UserExists:
             raise UserInUse from None
+        except RegistrationTokenSpent:
+            raise Forbidden("The registration token has no use left") from None
         return user_id
 
     async def ensure_first_administrator(self) -> tuple[str, str] | None:

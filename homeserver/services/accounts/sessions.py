@@ -8,11 +8,13 @@ import logging
 import secrets
 import string
 from collections import OrderedDict
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+from config.schema import SessionLifetimes
 from homeserver.clock import Clock
-from homeserver.services.errors import InvalidParam, UnknownToken
-from storage.accounts import AccountRepository, DeviceRow
+from homeserver.services.errors import InvalidParam, UnknownToken, UserLocked
+from storage.accounts import AccountRepository, DeviceRow, NewTokens
 from storage.database import CONNECTION_ERRORS, StorageError
 
 logger = logging.getLogger(__name__)
@@ -27,12 +29,37 @@ FOLLOW_AGAIN_AFTER_S = 1.0
 
 
 class Requester(NamedTuple):
-    """Who makes a request. `device` is the device's number in the database, `device_id` its name."""
+    """Who makes a request. `device` is the device's number in the database, `device_id` its name.
+
+    What a locked or suspended user may do is for the edge to decide. `expires_ts` is when the access token does, in
+    milliseconds, None for never.
+    """
 
     user_id: str
     device: int
     device_id: str
     is_admin: bool
+    is_locked: bool = False
+    is_suspended: bool = False
+    expires_ts: int | None = None
+
+
+class SessionTokens(NamedTuple):
+    """What a client is given when a session begins or is refreshed."""
+
+    device_id: str
+    access_token: str
+    refresh_token: str | None
+    expires_in_ms: int | None
+
+    def body(self) -> dict[str, Any]:
+        """As the answers of /login, /register and /refresh have it, without what there is not."""
+        body = {
+            "access_token": self.access_token,
+            "refresh_token": self.refresh_token,
+            "expires_in_ms": self.expires_in_ms,
+        }
+        return {name: value for name, value in body.items() if value is not None}
 
 
 def hash_token(token: str) -> bytes:
@@ -62,12 +89,22 @@ def check_display_name(display_name: str | None) -> None:
 class Sessions:
     """Finds out who a token belongs to (cached), opens and closes sessions.
 
-    The cache is bounded and holds only tokens that were valid; closing a session removes it there.
+    The cache is bounded and holds only tokens that were valid; closing a session removes it there. When a token
+    expires stands in the cache too: a token that never does costs no look at the clock.
     """
 
-    def __init__(self, accounts: AccountRepository, clock: Clock, *, max_cached_tokens: int) -> None:
+    def __init__(
+        self,
+        accounts: AccountRepository,
+        clock: Clock,
+        *,
+        max_cached_tokens: int,
+        lifetimes: SessionLifetimes | None = None,
+    ) -> None:
         self._accounts = accounts
         self._clock = clock
+        self._lifetimes = lifetimes or SessionLifetimes()
+        self.on_user_changed: Callable[[str | None], None] | None = None
         self._max_cached_tokens = max_cached_tokens
         self._by_token: OrderedDict[str, Requester] = OrderedDict()
         self._closed_count = 0
@@ -78,16 +115,30 @@ class Sessions:
         """Who has a token, if the cache knows: the fast path of every request."""
         requester = self._by_token.get(token)
         if requester is not None:
+            if requester.expires_ts is not None and requester.expires_ts <= self._clock():
+                return None
             self._by_token.move_to_end(token)
         return requester
 
     async def access_session(self, token: str) -> Requester:
-        """Who has this token. Raises UnknownToken."""
+        """Who has this token. Raises UnknownToken, with `soft_logout` for a token that has expired.
+
+        The first use of a token that was got by a refresh ends the tokens that it replaces.
+        https://spec.matrix.org/v1.19/client-server-api/#refreshing-access-tokens
+        """
         closed_before = self._closed_count
         row = await self._accounts.load_token(hash_token(token))
         if row is None:
             raise UnknownToken
-        requester = Requester(row.user_id, row.device, row.device_id, row.is_admin)
+        if row.expires_ts is not None and row.expires_ts <= self._clock():
+            self._by_token.pop(token, None)
+            raise UnknownToken("The access token has expired", soft_logout=True)
+        if row.replaces is not None and row.refresh_token is not None:
+            await self._accounts.finish_refresh(row.user_id, row.replaces, row.refresh_token)
+            self.forget_user(row.user_id)
+        requester = Requester(
+            row.user_id, row.device, row.device_id, row.is_admin, row.locked, row.suspended, row.expires_ts
+        )
         if closed_before == self._closed_count:  # a session closed meanwhile may be this one
             self._by_token[token] = requester
             if len(self._by_token) > self._max_cached_tokens:
@@ -120,22 +171,57 @@ class Sessions:
             await asyncio.sleep(SEEN_EVERY_MS / 1000)
             await self.write_seen()
 
-    async def open(self, user_id: str, *, device_id: str | None, display_name: str | None) -> tuple[str, str]:
-        """Logs a user in on a device, new or known: its former token ends. Returns (access token, device ID).
+    async def open(
+        self, user_id: str, *, device_id: str | None, display_name: str | None, refreshable: bool = False
+    ) -> SessionTokens:
+        """Logs a user in on a device, new or known: its former tokens end.
 
-        The display name is for a new device. Raises InvalidParam.
+        The display name is for a new device; `refreshable` for a client that can use refresh tokens.
+        Raises InvalidParam.
         https://spec.matrix.org/v1.19/client-server-api/#relationship-between-access-tokens-and-devices
         """
         check_device_id(device_id)
         check_display_name(display_name)
-        token = f"weft_{secrets.token_urlsafe(32)}"
-        device_id = device_id or new_device_id()
+        now = self._clock()
+        given, kept = self._new_tokens(device_id or new_device_id(), now, refreshable=refreshable)
         device, replaced = await self._accounts.start_session(
-            user_id, device_id, display_name=display_name, token_hash=hash_token(token)
+            user_id, given.device_id, display_name=display_name, tokens=kept, now_ms=now
         )
         if replaced:
             self._forget({device})
-        return token, device_id
+        return given
+
+    async def refresh(self, refresh_token: str) -> SessionTokens:
+        """Other tokens for a session; the old ones stay valid until one of these is used.
+
+        Raises UnknownToken, with `soft_logout` for a token that has expired, and UserLocked.
+        https://spec.matrix.org/v1.19/client-server-api/#refreshing-access-tokens
+        """
+        now = self._clock()
+        given, kept = self._new_tokens("", now, refreshable=True)
+        row = await self._accounts.refresh_session(hash_token(refresh_token), kept, now_ms=now)
+        if row is None:
+            raise UnknownToken("Unknown refresh token")
+        if row.locked:
+            raise UserLocked
+        if row.expires_ts is not None and row.expires_ts <= now:
+            raise UnknownToken("The refresh token has expired", soft_logout=True)
+        if row.replaces is not None:
+            self.forget_user(row.user_id)
+        return given
+
+    def _new_tokens(self, device_id: str, now: int, *, refreshable: bool) -> tuple[SessionTokens, NewTokens]:
+        """Tokens as a client gets them, and as the database keeps them."""
+        access_token = f"weft_{secrets.token_urlsafe(32)}"
+        refresh_token = f"weftr_{secrets.token_urlsafe(32)}" if refreshable else None
+        lifetimes = self._lifetimes
+        lifetime = lifetimes.refreshable_access_token_ms if refreshable else lifetimes.access_token_ms
+        given = SessionTokens(device_id, access_token, refresh_token, lifetime)
+        kept = NewTokens(hash_token(access_token), None if lifetime is None else now + lifetime)
+        if refresh_token is not None:
+            expires_ts = None if lifetimes.refresh_token_ms is None else now + lifetimes.refresh_token_ms
+            kept = kept._replace(refresh_token=hash_token(refresh_token), refresh_expires_ts=expires_ts)
+        return given, kept
 
     async def devices(self, user_id: str) -> list[DeviceRow]:
         """A user's devices, with when each was last seen."""
@@ -188,6 +274,8 @@ class Sessions:
             self._by_token.clear()
         else:
             self.forget_user(user_id)
+        if self.on_user_changed is not None:
+            self.on_user_changed(user_id)
 
     def _forget(self, devices: set[int]) -> None:
         self._closed_count += 1
