@@ -225,7 +225,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         ),
         directory=Directory(listings, rooms, access, server_name=name),
         spaces=Spaces(access),
-        upgrades=Upgrades(access, registry, authoring, events, rooms, profiles, server_name=name),
+        upgrades=Upgrades(access, registry, authoring, events, rooms, profiles, push_rules.load, server_name=name),
         room_tags=RoomTags(account_data),
         user_directory=UserDirectory(listings),
         events=events,

@@ -45,16 +45,6 @@ class PersonalCountRow(NamedTuple):
     highlight: int
 
 
-class CountCorrections(NamedTuple):
-    """Own notifying events; others' redacted ones, and those of them that highlighted for everyone; personal counts."""
-
-    own: int
-    redacted: int
-    redacted_highlights: int
-    personal_notify: int
-    personal_highlight: int
-
-
 UPSERT_ACCOUNT_DATA = """
 INSERT INTO account_data (user_id, room, type, content, position)
 SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::bytea[], $5::bigint[])
@@ -78,28 +68,7 @@ FROM receipts WHERE room = $1 ORDER BY position
 INSERT_PERSONAL_COUNTS = """
 INSERT INTO personal_counts SELECT * FROM unnest($1::int[], $2::text[], $3::bigint[], $4::smallint[], $5::smallint[])
 """
-# What takes a sender's own highlight back from them stays: a redaction takes nothing back from its sender again.
-DELETE_PERSONAL_COUNTS = """
-DELETE FROM personal_counts WHERE room = $1 AND position = ANY($2::bigint[]) AND highlight >= 0
-"""
-
-# What the difference of running counts has to be corrected by, for one member, between two positions: own events and
-# redacted ones notify nobody; mentions and the like are the member's alone. That an event highlighted for everyone is
-# seen by what was taken back from its sender.
-CORRECTIONS = """
-SELECT
-    (SELECT count(*) FROM events WHERE room = $1 AND sender = $2 AND notifies AND position > $3 AND position <= $4),
-    (SELECT count(*) FROM events WHERE room = $1 AND sender <> $2 AND notifies AND redacted_by <= $4
-        AND position > $3 AND position <= $4),
-    (SELECT count(*) FROM events e JOIN personal_counts c ON c.room = e.room AND c.user_id = e.sender
-            AND c.position = e.position AND c.highlight < 0
-        WHERE e.room = $1 AND e.sender <> $2 AND e.notifies AND e.redacted_by <= $4
-        AND e.position > $3 AND e.position <= $4),
-    (SELECT coalesce(sum(notify), 0) FROM personal_counts
-        WHERE room = $1 AND user_id = $2 AND position > $3 AND position <= $4),
-    (SELECT coalesce(sum(highlight), 0) FROM personal_counts
-        WHERE room = $1 AND user_id = $2 AND position > $3 AND position <= $4)
-"""
+DELETE_PERSONAL_COUNTS = "DELETE FROM personal_counts WHERE room = $1 AND position = ANY($2::bigint[])"
 
 FILTER = "SELECT filter FROM filters WHERE user_id = $1 AND filter_id = $2"
 FILTERS = "SELECT filter_id, filter FROM filters WHERE user_id = $1 FOR UPDATE"
@@ -142,10 +111,6 @@ class UserDataRepository:
     async def load_receipts(self, room: int) -> list[ReceiptRow]:
         """All receipts of a room, oldest change first."""
         return [ReceiptRow(*row) for row in await self._pool.fetch(RECEIPTS_OF_ROOM, room)]
-
-    async def load_corrections(self, room: int, user_id: str, after: int, up_to: int) -> CountCorrections:
-        """What corrects a member's counts of the events in after < p <= up_to."""
-        return CountCorrections(*map(int, await self._pool.fetchrow(CORRECTIONS, room, user_id, after, up_to)))
 
     async def load_filter(self, user_id: str, filter_id: int) -> bytes | None:
         """The JSON of a stored filter."""

@@ -19,6 +19,7 @@ from homeserver.services.rooms.room import Room
 from homeserver.services.rooms.unread import UnreadCounts
 from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
+from homeserver.services.unread import MAIN_THREAD, ReadUpTo, UnreadCounting
 from matrix.identifiers import is_event_id
 from storage.events import EventKind, StoredEvent
 from storage.stream import Writes
@@ -26,8 +27,6 @@ from storage.user_data import ReceiptRow, UserDataRepository
 
 READ, READ_PRIVATE, FULLY_READ = "m.read", "m.read.private", "m.fully_read"
 RECEIPT_TYPES = (READ, READ_PRIVATE, FULLY_READ)
-WHOLE_ROOM = ("", "main")  # the threads whose receipts move the room's unread counts
-MAIN_THREAD = "main"
 
 
 class Receipts:
@@ -44,6 +43,7 @@ class Receipts:
         notifier: Notifier,
         changes: Changes,
         clock: Clock,
+        counting: UnreadCounting,
     ) -> None:
         self._repository = repository
         self._access = access
@@ -54,6 +54,7 @@ class Receipts:
         self._notifier = notifier
         self._changes = changes
         self._clock = clock
+        self._counting = counting
         self._loading: dict[int, asyncio.Task[None]] = {}
 
     async def set_markers(
@@ -112,16 +113,30 @@ class Receipts:
     def _publish(self, room: Room, row: ReceiptRow) -> None:
         room.pending -= 1
         if room.receipts is not None:
-            room.receipts[row.user_id, row.type, row.thread_id] = row
+            _keep(room, room.receipts, row)
         room.receipts_position = room.changed_position = row.position
         self._changes.add(row.position, room.room_id)
-        counts = room.unread.get(row.user_id)
-        if counts is not None and row.thread_id in WHOLE_ROOM and row.event_position > counts.read_up_to:
-            if row.event_position >= room.last_position:
-                room.unread[row.user_id] = UnreadCounts(row.event_position, row.notify_count, row.highlight_count)
-            else:
-                del room.unread[row.user_id]  # counted anew when next asked for
+        self._move_counts(room, row)
         self._notifier.mark_members((row.user_id,) if row.type == READ_PRIVATE else room.local_joined)
+
+    def _move_counts(self, room: Room, row: ReceiptRow) -> None:
+        """Lets a receipt move its user's counts: at once if it is for the room's end, else they are counted anew."""
+        counts = room.unread.pop(row.user_id, None)
+        if counts is None or row.event_position < room.last_position:
+            return
+        if not counts.follow(room.threads, row.user_id, room.last_position):
+            return
+        running = (room.notify_count, room.highlight_count)
+        position, is_own = room.last_position, counts.is_own
+        match row.thread_id:
+            case "":
+                counts = UnreadCounts(running, is_own=is_own, position=position)
+            case "main":
+                total, threads = counts.in_threads(), counts.threads
+                counts = UnreadCounts(running, is_own=is_own, position=position, total=total, threads=threads)
+            case thread:
+                counts.read_thread(thread)
+        room.unread[row.user_id] = counts
 
     async def load(self, room: Room) -> dict[tuple[str, str, str], ReceiptRow]:
         """A room's receipts: (user, type, thread) -> row. Read once, then kept up to date."""
@@ -139,7 +154,9 @@ class Receipts:
             rows = await self._repository.load_receipts(room.room)
             if before == room.receipts_position:  # none was published meanwhile, which the rows might lack
                 break
-        room.receipts = {(row.user_id, row.type, row.thread_id): row for row in rows}
+        room.receipts = {}
+        for row in rows:
+            _keep(room, room.receipts, row)
         if rows:
             room.receipts_position = max(room.receipts_position, rows[-1].position)
 
@@ -180,22 +197,20 @@ class Receipts:
                 return counts
 
     async def _count(self, room: Room, user_id: str, up_to: int) -> UnreadCounts:
+        return await self._counting.count(room, user_id, await self.read_up_to(room, user_id), up_to)
+
+    async def read_up_to(self, room: Room, user_id: str) -> ReadUpTo:
+        """How far a joined member has read."""
         receipts = await self.load(room)
-        keys = [(user_id, type, thread_id) for type in (READ, READ_PRIVATE) for thread_id in WHOLE_ROOM]
-        read = [row for key in keys if (row := receipts.get(key)) is not None]
         user_room = (await self._user_rooms.load(user_id)).get(room.room_id)
         joined = user_room.position if user_room is not None else 0
-        best = max(read, key=lambda row: row.event_position, default=None)
-        if best is not None and best.event_position >= joined:
-            counts = UnreadCounts(best.event_position, best.notify_count, best.highlight_count)
-        elif (event := (await self._events.load([joined])).get(joined)) is not None:
-            counts = UnreadCounts(joined, event.notify_count, event.highlight_count)
-        else:
-            counts = UnreadCounts(0, 0, 0)
-        if up_to > counts.read_up_to:
-            corrections = await self._repository.load_corrections(room.room, user_id, counts.read_up_to, up_to)
-            return UnreadCounts(counts.read_up_to, counts.notify_base, counts.highlight_base, *corrections)
-        return counts
+        return ReadUpTo.of(joined, [receipts[key] for key in room.receipts_of.get(user_id, ())])
+
+
+def _keep(room: Room, receipts: dict[tuple[str, str, str], ReceiptRow], row: ReceiptRow) -> None:
+    key = (row.user_id, row.type, row.thread_id)
+    receipts[key] = row
+    room.receipts_of.setdefault(row.user_id, set()).add(key)
 
 
 def _is_in_thread(event: StoredEvent, thread_id: str) -> bool:

@@ -8,19 +8,23 @@ is evaluated once for all whom it does not single out (`evaluate_unmentioned`), 
 (`MentionIndex`).
 """
 
+from matrix.push_rules.counting import CountingRules, UserRules
 from matrix.push_rules.mentions import MentionIndex, evaluate_unmentioned
 from matrix.push_rules.predefined import default_ruleset
-from matrix.push_rules.ruleset import DEFAULT_RULES, RuleSet, compile_ruleset, evaluate
+from matrix.push_rules.ruleset import DEFAULT_RULES, KINDS, RuleSet, compile_ruleset, evaluate
 from matrix.push_rules.values import NO_NOTIFICATION, Outcome, Recipient, RoomContext
 
 __all__ = [
     "DEFAULT_RULES",
+    "KINDS",
     "NO_NOTIFICATION",
+    "CountingRules",
     "MentionIndex",
     "Outcome",
     "Recipient",
     "RoomContext",
     "RuleSet",
+    "UserRules",
     "compile_ruleset",
     "default_ruleset",
     "evaluate",

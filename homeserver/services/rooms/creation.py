@@ -10,7 +10,7 @@ is never half a room. Of several events for one state key among 4 to 7 only the 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -74,6 +74,7 @@ class Creation:
         aliases: Aliases,
         membership: Membership,
         profiles: Profiles,
+        load_rules: Callable[[str], Awaitable[object]],
         *,
         server_name: str,
         default_version: str,
@@ -83,6 +84,7 @@ class Creation:
         self._aliases = aliases
         self._membership = membership
         self._profiles = profiles
+        self._load_rules = load_rules
         self._server_name = server_name
         self._default_version = default_version
 
@@ -123,6 +125,7 @@ class Creation:
         creator: str,
         alias: str | None,
     ) -> str:
+        await self._load_rules(creator)
         room = self._registry.new(room_id, version)
         writes = Writes()
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from homeserver.services.accounts.sessions import Requester
@@ -11,6 +11,7 @@ from homeserver.services.rooms.access import NOT_IN_ROOM, Access
 from homeserver.services.rooms.authoring import Authoring, Draft
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import NotLoaded, Room
+from homeserver.services.rooms.thread_lookup import ThreadLookup
 from homeserver.services.rooms.transactions import Transactions
 from matrix.canonical_json import encode_canonical_json
 from matrix.relations import ANNOTATION, THREAD, Relation, kept_relation, relation_of
@@ -33,12 +34,16 @@ class Sending:
         events: EventCache,
         relations: RelationRepository,
         transactions: Transactions,
+        threads: ThreadLookup,
+        load_rules: Callable[[str], Awaitable[object]],
     ) -> None:
         self._access = access
         self._authoring = authoring
         self._events = events
         self._relations = relations
         self._transactions = transactions
+        self._threads = threads
+        self._load_rules = load_rules
 
     async def author(
         self,
@@ -60,6 +65,8 @@ class Sending:
                 made, done = self._authoring.author(room, wanted, writes)
             except NotLoaded as missing:
                 await self._events.load(missing.positions)
+                for user_id in missing.users:
+                    await self._load_rules(user_id)
                 continue
             await done
             return made
@@ -77,9 +84,10 @@ class Sending:
 
         async def send() -> str:
             room = await self._access.access_joined_room(requester.user_id, room_id)
+            draft = Draft(event_type, requester.user_id, content, device=requester.device, txn_id=txn_id)
             if (relation := kept_relation(event_type, None, content)) is not None:
                 await self._check_relation(room, requester.user_id, event_type, relation)
-            draft = Draft(event_type, requester.user_id, content, device=requester.device, txn_id=txn_id)
+                draft.thread = await self._threads.thread_of_child(room, relation)
             return (await self.author(room, lambda _: (draft,)))[0].event_id
 
         def is_same(event: StoredEvent) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from homeserver.services.accounts.sessions import Requester
@@ -63,6 +63,7 @@ class Upgrades:
         events: EventCache,
         rooms: RoomRepository,
         profiles: Profiles,
+        load_rules: Callable[[str], Awaitable[object]],
         *,
         server_name: str,
     ) -> None:
@@ -72,6 +73,7 @@ class Upgrades:
         self._events = events
         self._rooms = rooms
         self._profiles = profiles
+        self._load_rules = load_rules
         self._server_name = server_name
 
     async def upgrade(
@@ -100,6 +102,8 @@ class Upgrades:
                 return await self._replace(room, user_id, version, creators, join, aliases)
             except NotLoaded as missing:
                 await self._events.load(missing.positions)
+                for missing_user in missing.users:
+                    await self._load_rules(missing_user)
         raise MatrixError(503, "M_LIMIT_EXCEEDED", "The server is overloaded", {"retry_after_ms": 1000})
 
     async def _replace(

@@ -25,6 +25,7 @@ from homeserver.services.rooms.user_rooms import UserRoom
 from homeserver.services.sync.lazy_members import LazyMembers
 from homeserver.services.sync.summary import heroes_of, is_named, summarise
 from homeserver.services.sync.tokens import encode_token
+from homeserver.services.sync.unread_section import unread_json
 from matrix.filters import Filter, RoomEventFilter, select_fields
 from storage.events import StoredEvent
 from storage.user_data import AccountDataRow
@@ -106,7 +107,7 @@ class RoomSections:
         if not account_data and (shared := self._shared(request, room, user_room)) is not None:
             if request.state_after:
                 shared += b',"state_after":{"events":[]}'
-            return shared + await self._unread_json(room, user_id) + b"}"
+            return shared + await self._unread_json(request, room) + b"}"
         is_new = user_room.position > request.since or request.full_state
         since = 0 if user_room.position > request.since else request.since
         reader = Reader(room, user_id, None, "join", request.ignored)
@@ -140,7 +141,7 @@ class RoomSections:
             b'},"account_data":{"events":[',
             b",".join(account_data_json(row) for row in account_data),
             b"]}",
-            await self._unread_json(room, user_id),
+            await self._unread_json(request, room),
             b',"summary":',
             orjson.dumps(summarise(room, user_id) if is_new or _has_members(timeline.events, state_events) else {}),
             b"}",
@@ -219,12 +220,9 @@ class RoomSections:
         prev_batch = encode_token(events[0].position - 1).encode()
         return b'{"timeline":{"events":[%s],"limited":false,"prev_batch":"%s"}' % (timeline, prev_batch)
 
-    async def _unread_json(self, room: Room, user_id: str) -> bytes:
-        unread = room.unread.get(user_id) or await self._receipts.unread(room, user_id)
-        return b',"unread_notifications":{"notification_count":%d,"highlight_count":%d}' % (
-            unread.notifications(room.notify_count),
-            unread.highlights(room.highlight_count),
-        )
+    async def _unread_json(self, request: SyncRequest, room: Room) -> bytes:
+        by_thread = request.filter.room.timeline.unread_thread_notifications
+        return await unread_json(self._receipts, room, request.requester.user_id, by_thread=by_thread)
 
     async def left(self, request: SyncRequest, room: Room, user_room: UserRoom) -> bytes:
         """The part of a room that the user has left or was banned from: up to that event and no further."""
