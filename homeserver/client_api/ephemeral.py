@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.client_api.account_data import access_own
+from homeserver.client_api.own_data import access_own
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.errors import InvalidParam
 from homeserver.services.receipts import FULLY_READ, READ, READ_PRIVATE, RECEIPT_TYPES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from homeserver.client_api.rooms import room_event_filter
+from homeserver.client_api.event_filters import room_event_filter
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.rooms.access import Reader
 from homeserver.services.sync.tokens import BEGINNING, encode_token

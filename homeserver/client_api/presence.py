@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from homeserver.client_api.account_data import access_own
+from homeserver.client_api.own_data import access_own
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.presence import State
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from homeserver.client_api.event_filters import room_event_filter
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.errors import Forbidden, InvalidParam, MissingParam
 from homeserver.services.rooms.access import NOT_IN_ROOM, Reader
 from homeserver.services.sync.tokens import BEGINNING, decode_token, encode_token
-from matrix.canonical_json import JsonError, parse_json
-from matrix.filters import InvalidFilter, RoomEventFilter, compile_room_event_filter
 from storage.events import StoredEvent
 
 MEMBERSHIPS = ("join", "invite", "knock", "leave", "ban")
@@ -131,17 +130,6 @@ async def _lazy_members(request: Request, reader: Reader, events: list[StoredEve
     return await request.server.event_views.room_events(
         request.requester, reader, [loaded[position] for position in positions]
     )
-
-
-def room_event_filter(request: Request) -> RoomEventFilter:
-    """The `filter` of a request for events of one room. Raises InvalidParam."""
-    text = request.query.get("filter")
-    if not text:
-        return RoomEventFilter()
-    try:
-        return compile_room_event_filter(parse_json(text.encode()))
-    except (JsonError, InvalidFilter, UnicodeEncodeError) as error:
-        raise InvalidParam(f"filter is not valid: {error}") from None
 
 
 ROUTES = [

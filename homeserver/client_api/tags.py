@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from homeserver.client_api.account_data import access_own, access_room_number
+from homeserver.client_api.own_data import access_own, access_room_number
 from homeserver.http.request import Request, Result, Route
 
 
