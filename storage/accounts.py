@@ -120,6 +120,8 @@ DELETE_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE user_id = $1"
 DEACTIVATE = "UPDATE users SET deactivated = true, password_hash = NULL WHERE user_id = $1"
 ERASE_PROFILE = "UPDATE users SET profile = '{}', directory_text = '' WHERE user_id = $1"
 ERASE_ACCOUNT_DATA = "DELETE FROM account_data WHERE user_id = $1"
+ERASE_FILTERS = "DELETE FROM filters WHERE user_id = $1"
+ERASE_PRESENCE = "DELETE FROM presence WHERE user_id = $1"
 PROFILE = "SELECT profile FROM users WHERE user_id = $1 AND NOT deactivated"
 SET_PROFILE = "UPDATE users SET profile = $2, directory_text = $3 WHERE user_id = $1"
 
@@ -241,13 +243,15 @@ class AccountRepository:
     async def deactivate(self, user_id: str, *, erase: bool = False) -> list[int]:
         """Closes an account and ends its sessions; returns the numbers of its devices.
 
-        With `erase`, the profile and the account data go too.
+        With `erase`, the profile, the account data, the filters and the presence go too.
         """
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(DEACTIVATE, user_id)
             if erase:
                 await connection.execute(ERASE_PROFILE, user_id)
                 await connection.execute(ERASE_ACCOUNT_DATA, user_id)
+                await connection.execute(ERASE_FILTERS, user_id)
+                await connection.execute(ERASE_PRESENCE, user_id)
             await connection.execute(DELETE_LOGIN_TOKENS, user_id)
             await connection.execute(DELETE_OPENID_TOKENS, user_id)
             devices = await _end_sessions(connection, user_id, DELETE_ALL_DEVICES, user_id)

@@ -31,7 +31,7 @@ class Deactivation:
     async def deactivate(self, user_id: str, *, erase: bool = False) -> None:
         """Ends a user's sessions and removes the password, then does what `on_deactivated` does: leaving rooms.
 
-        With `erase`, the profile and the account data are removed too.
+        With `erase`, the profile, the account data, the filters and the presence are removed too.
         """
         await self._accounts.deactivate(user_id, erase=erase)
         self._sessions.session_ended(user_id)
