@@ -39,6 +39,21 @@ class Children(NamedTuple):
 
 NO_CHILDREN = Children(None, {}, ())
 
+
+def with_child(children: Children | None, row: RelationRow, event_id: str) -> Children | None:
+    """What relates to an event once another event does, which may be counted already; None if that has to be read."""
+    if children is None or row.rel_type == "m.replace":
+        return None
+    if row.rel_type == "m.thread":
+        count, newest = children.thread.get(row.sender, (0, 0))
+        if newest >= row.position:
+            return children
+        return children._replace(thread={**children.thread, row.sender: (count + 1, row.position)})
+    if row.rel_type == "m.reference" and (event_id, row.sender) not in children.references:
+        return children._replace(references=(*children.references, (event_id, row.sender))[-MAX_REFERENCES:])
+    return children
+
+
 INSERT_RELATIONS = """
 INSERT INTO relations (position, room, parent, rel_type, type, sender)
 SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[])
@@ -102,17 +117,24 @@ ORDER BY position {order} LIMIT $7
 """
 
 # The roots of a room's threads by their newest events, which stand at or before a position; nothing by ignored users
-# counts, and nothing after `up_to`. With $6 only the threads that this user has started or written in.
-THREADS = """
+# counts, and nothing after `up_to`.
+LATEST_THREADS = """
 SELECT t.parent, t.position FROM relations t
 WHERE t.room = $1 AND t.rel_type = 'm.thread' AND t.position <= $2 AND t.sender <> ALL($4::text[])
     AND NOT EXISTS (SELECT FROM relations n WHERE n.room = $1 AND n.parent = t.parent AND n.rel_type = 'm.thread'
         AND n.position > t.position AND n.position <= $3 AND n.sender <> ALL($4::text[]))
-    AND ($6::text IS NULL
-        OR EXISTS (SELECT FROM events p WHERE p.event_id = t.parent AND p.room = $1 AND p.sender = $6)
-        OR EXISTS (SELECT FROM relations o WHERE o.room = $1 AND o.parent = t.parent AND o.rel_type = 'm.thread'
-            AND o.sender = $6 AND o.position <= $3))
-ORDER BY t.position DESC LIMIT $5
+ORDER BY t.position DESC
+"""
+THREADS = LATEST_THREADS + "LIMIT $5"
+
+# The same of the threads that a user has started or written in. (OFFSET and the inner LIMITs keep the planner from
+# reading everything that the user has sent.)
+THREADS_OF_USER = f"""
+SELECT latest.parent, latest.position FROM ({LATEST_THREADS} OFFSET 0) latest
+WHERE (SELECT p.sender FROM events p WHERE p.event_id = latest.parent LIMIT 1) = $6
+    OR (SELECT true FROM relations o WHERE o.room = $1 AND o.parent = latest.parent AND o.rel_type = 'm.thread'
+        AND o.sender = $6 AND o.position <= $3 LIMIT 1)
+ORDER BY latest.position DESC LIMIT $5
 """
 
 # What a user has annotated an event with, by events of one type.
@@ -193,8 +215,15 @@ class RelationRepository:
     async def load_threads(
         self, room: int, *, start: int, up_to: int, ignored: Collection[str], limit: int, participant: str | None
     ) -> list[tuple[str, int]]:
-        """(root's event ID, newest event's position) of threads, the most recent first; `start` is where to begin."""
-        rows = await self._pool.fetch(THREADS, room, start, up_to, list(ignored), limit, participant)
+        """(root's event ID, newest event's position) of threads, the most recent first; `start` is where to begin.
+
+        With a `participant` only of those that this user has started or written in.
+        """
+        args = (room, start, up_to, list(ignored), limit)
+        if participant is None:
+            rows = await self._pool.fetch(THREADS, *args)
+        else:
+            rows = await self._pool.fetch(THREADS_OF_USER, *args, participant)
         return [(row["parent"], row["position"]) for row in rows]
 
     async def load_annotations(self, room: int, parent: str, sender: str, type: str, *, limit: int) -> list[int]:

@@ -16,11 +16,12 @@ class Follower:
     """Follows one user's rooms from token to token; gaps of limited timelines are filled by /messages.
 
     `timelines` holds each room's events in order, `state` what the `state` and `timeline` of the answers make of the
-    room's state: (type, state_key) -> event ID.
+    room's state: (type, state_key) -> event ID. With `state_after` it is what `state_after` alone makes of it.
     """
 
-    def __init__(self, user: User) -> None:
+    def __init__(self, user: User, *, state_after: bool = False) -> None:
         self.user = user
+        self.state_after = state_after
         self.token: str | None = None
         self.timelines: dict[str, list[Event]] = {}
         self.state: dict[str, dict[tuple[str, str], str]] = {}
@@ -29,7 +30,8 @@ class Follower:
     async def follow(self, *, timeline_limit: int, timeout: int = 0) -> None:
         """One /sync, and what it takes to have no gap after it. Interrupted, it has not happened."""
         sync_filter = orjson.dumps({"room": {"timeline": {"limit": timeline_limit}}}).decode()
-        answer = await self.user.sync(self.token, timeout=timeout, filter=sync_filter)
+        asked = {"use_state_after": "true"} if self.state_after else {}
+        answer = await self.user.sync(self.token, timeout=timeout, filter=sync_filter, **asked)
         sections = answer.get("rooms", {})
         rooms = sections.get("join", {}) | sections.get("leave", {})
         gaps = {
@@ -44,7 +46,13 @@ class Follower:
     def _take(self, room_id: str, room: dict[str, Any], gap: list[Event]) -> None:
         self.timelines.setdefault(room_id, []).extend(gap + room["timeline"]["events"])
         state = self.state.setdefault(room_id, {})
-        for event in room.get("state", {}).get("events", []) + room["timeline"]["events"]:
+        if self.state_after:
+            assert "state" not in room
+            told = room["state_after"]["events"]
+        else:
+            assert "state_after" not in room
+            told = room.get("state", {}).get("events", []) + room["timeline"]["events"]
+        for event in told:
             if "state_key" in event:
                 state[event["type"], event["state_key"]] = event["event_id"]
         if (unread := room.get("unread_notifications")) is not None:

@@ -111,7 +111,7 @@ async def begin(rng: random.Random, homeserver: Homeserver) -> History:
     for room_id in rooms:
         for user in (*writers[1:], *readers):
             await user.join(room_id)
-    followers = [Follower(user) for user in readers]
+    followers = [Follower(user, state_after=n % 2 == 1) for n, user in enumerate(readers)]
     for follower in followers:
         await follower.follow(timeline_limit=rng.choice((1, 5, 50)))
     return History(rng, writers, followers, rooms)

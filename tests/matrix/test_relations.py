@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.relations import Relation, edited_event_id, relation_of, replied_to_event_id, thread_root
+from matrix.relations import Relation, edited_event_id, kept_relation, relation_of, replied_to_event_id, thread_root
 
 THREAD = {
     "rel_type": "m.thread",
@@ -39,6 +39,34 @@ THREAD = {
 )
 def test_relation_of(relates_to: object, expected: Relation | None) -> None:
     assert relation_of({"m.relates_to": relates_to}) == expected
+
+
+def related(rel_type: str, event_id: str = "$a", **more: object) -> dict[str, object]:
+    return {"m.relates_to": {"rel_type": rel_type, "event_id": event_id}, **more}
+
+
+@pytest.mark.parametrize(
+    ("event_type", "state_key", "content", "is_kept"),
+    [
+        ("m.room.message", None, related("m.thread"), True),
+        ("m.room.topic", "", related("m.reference"), True),
+        ("m.room.message", None, related("m.replace", **{"m.new_content": {}}), True),
+        ("m.room.message", "", related("m.replace", **{"m.new_content": {}}), False),
+        ("m.room.message", None, related("m.replace"), False),
+        ("m.room.message", None, related("m.replace", **{"m.new_content": "new"}), False),
+        ("m.room.encrypted", None, related("m.replace"), True),
+        ("m.room.message", None, related("r" * 255), True),
+        ("m.room.message", None, related("é" * 128), False),
+        ("m.room.message", None, related("m.thread", "$" + "a" * 255), False),
+        ("m.room.message", None, related("nul\0"), False),
+        ("m.room.message", None, related("m.thread", "$\0"), False),
+        ("m.room.message", None, {}, False),
+    ],
+)
+def test_relations_are_kept_where_they_can_be(
+    event_type: str, state_key: str | None, content: dict[str, object], is_kept: bool
+) -> None:
+    assert (kept_relation(event_type, state_key, content) is not None) == is_kept
 
 
 def test_threads_edits_and_replies_are_told_apart() -> None:

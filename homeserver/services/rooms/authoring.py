@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ from matrix.relations import THREAD, kept_relation
 from matrix.room_versions import EventIdFormat
 from matrix.signatures import SigningKey
 from storage.events import StoredEvent
-from storage.relations import RelationRow
+from storage.relations import RelationRow, with_child
 from storage.rooms import MembershipRow, StateKeyRow
 from storage.snapshots import NewSnapshot
 from storage.stream import Redaction, Writes
@@ -283,7 +283,7 @@ class Authoring:
             room.unread.clear()  # counted anew from the database when next asked for
             self._redact(room, redaction)
         for relation in writes.relations:
-            self._forget_children(room, relation.parent)
+            self._relate(room, relation, {event.position: event.event_id for event in events})
         threads: dict[int, str] = {}
         if writes.thread_events:
             senders = {event.position: event.pdu.sender for event in events}
@@ -312,7 +312,8 @@ class Authoring:
     def _redact(self, room: Room, redaction: Redaction) -> None:
         """Takes a redacted event's content out of memory, wherever it is."""
         if redaction.parent is not None:
-            self._forget_children(room, redaction.parent)
+            for event in self._copies_of(room, redaction.parent):
+                event.children = None
         redacted = orjson.loads(redaction.json)
         for target in self._copies(room, redaction.position):
             target.pdu = Pdu(room.version, target.event_id, redacted)
@@ -324,12 +325,16 @@ class Authoring:
             if redaction.position in (event.replaces, event.redacted_by):
                 event.unsigned_json = None
 
-    def _forget_children(self, room: Room, parent: str) -> None:
-        """What relates to an event has changed: it is read when somebody is next told of the event."""
-        self._events.forget_children(parent)
-        for event in room.timeline:  # where the cache may have let go of it
-            if event.event_id == parent:
-                event.children = None
+    def _relate(self, room: Room, relation: RelationRow, event_ids: Mapping[int, str]) -> None:
+        """Tells an event's copies in memory what else relates to it."""
+        for event in self._copies_of(room, relation.parent):
+            event.children = with_child(event.children, relation, event_ids[relation.position])
+
+    def _copies_of(self, room: Room, event_id: str) -> Iterable[StoredEvent]:
+        """The objects of a message whose children change: the cache's, and what the room has kept of it."""
+        self._events.relations_published += 1
+        kept = (event for event in room.timeline if event.event_id == event_id)
+        return {id(event): event for event in (self._events.known(event_id), *kept) if event is not None}.values()
 
     def _copies(self, room: Room, position: int) -> Iterable[StoredEvent]:
         """The objects of one event: the cache's, and the one that the room has kept where the cache let go of it."""

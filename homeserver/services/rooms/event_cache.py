@@ -12,7 +12,7 @@ from storage.events import EventRepository, StoredEvent
 class EventCache:
     """A bounded cache over the event repository. Events do not change, so nothing needs to be invalidated; what a
     redaction does to an event is done to the very object (`replace`), and what is known of an event's children is
-    forgotten when there is another (`forget_children`). `relations_published` counts how often."""
+    brought up to date when there is another by whoever publishes that, who counts `relations_published` up."""
 
     def __init__(self, repository: EventRepository, metrics: Metrics, *, max_events: int) -> None:
         self._repository = repository
@@ -43,12 +43,9 @@ class EventCache:
             self._by_position.move_to_end(position)
         return event
 
-    def forget_children(self, parent: str) -> None:
-        """Takes note that what relates to an event is not what it was."""
-        self.relations_published += 1
-        event = self._by_id.get(parent)
-        if event is not None:
-            event.children = None
+    def known(self, event_id: str) -> StoredEvent | None:
+        """The event with this ID, if it is here."""
+        return self._by_id.get(event_id)
 
     def _add_read(self, event: StoredEvent, relations_published: int) -> StoredEvent:
         """Adds an event from the database. What was related to it since the query began, the query did not see."""

@@ -16,7 +16,7 @@ from homeserver.services.rooms.transactions import Transactions
 from matrix.canonical_json import encode_canonical_json
 from matrix.relations import ANNOTATION, THREAD, Relation, kept_relation, relation_of
 from storage.events import EventKind, StoredEvent
-from storage.relations import NO_CHILDREN, RelationRepository
+from storage.relations import RelationRepository
 from storage.stream import Writes
 
 MAX_LOADS = 8
@@ -109,7 +109,7 @@ class Sending:
         if relation.rel_type == THREAD:
             if relation_of(parent.pdu.content) is not None:
                 raise MatrixError(400, "M_UNKNOWN", "A thread cannot start at an event that relates to another")
-        elif parent.children is not NO_CHILDREN:
+        else:
             said = await self._relations.load_annotations(
                 room.room, relation.event_id, sender, event_type, limit=MAX_COMPARED_ANNOTATIONS
             )
