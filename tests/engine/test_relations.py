@@ -65,7 +65,7 @@ class Conversation:
         else:
             self.sent.append((user, answer.ok()["event_id"]))
 
-    async def check(self) -> None:
+    async def check_aggregations(self) -> None:
         """Compares what each user is served with a recount."""
         for user in self.users:
             events = (await page_back(user, self.room_id, limit=self.rng.choice((7, 1000))))[::-1]
@@ -128,4 +128,4 @@ async def test_aggregations_are_what_a_recount_gives(database_url: str, tmp_path
                 user.homeserver = homeserver
             for _ in range(STEPS // AT_ONCE):
                 await asyncio.gather(*(conversation.step() for _ in range(AT_ONCE)))
-            await conversation.check()
+            await conversation.check_aggregations()
