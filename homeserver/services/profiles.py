@@ -26,6 +26,7 @@ class Profiles:
         self._accounts = accounts
         self._max_cached_profiles = max_cached_profiles
         self._cache: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._forgotten_count = 0
         self._lock = asyncio.Lock()
         self.on_changed: Callable[[str, dict[str, Any]], Awaitable[None]] | None = None
 
@@ -35,10 +36,12 @@ class Profiles:
         if cached is not None:
             self._cache.move_to_end(user_id)
             return cached
+        forgotten_before = self._forgotten_count
         profile = await self._accounts.load_profile(user_id)
         if profile is None:
             raise NotFound("No such user")
-        self._remember(user_id, profile)
+        if forgotten_before == self._forgotten_count:  # what was forgotten meanwhile may be what was just read
+            self._remember(user_id, profile)
         return profile
 
     async def member_content(self, user_id: str, membership: str, added: dict[str, Any]) -> dict[str, Any]:
@@ -65,6 +68,7 @@ class Profiles:
 
     def forget(self, user_id: str | None) -> None:
         """Drops what is cached of a user whose account was closed or changed elsewhere; None for all users."""
+        self._forgotten_count += 1
         if user_id is None:
             self._cache.clear()
         else:

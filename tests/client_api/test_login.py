@@ -138,11 +138,14 @@ async def test_a_deactivated_user_is_out_of_everything(shared_homeserver: Homese
     room_id = await grace.create_room(preset="public_chat")
     await frank.join(room_id)
 
+    profile = f"/_matrix/client/v3/profile/{frank.user_id}"
+    (await shared_homeserver.request("GET", profile)).ok()
     assert (await frank.request("POST", "account/deactivate", {})).status == 401
     body = {"auth": password_auth(frank), "erase": True}
     answer = (await frank.request("POST", "account/deactivate", body)).ok()
 
     assert answer == {"id_server_unbind_result": "success"}
+    (await shared_homeserver.request("GET", profile)).error(404, "M_NOT_FOUND")
     (await frank.request("GET", "account/whoami")).error(401, "M_UNKNOWN_TOKEN")
     (await log_in(shared_homeserver, "frank", "password of frank")).error(403, "M_USER_DEACTIVATED")
     joined = (await grace.in_room("GET", room_id, "joined_members")).ok()["joined"]

@@ -9,6 +9,7 @@ import pytest
 from federation.inbound.routes import MODULES as FEDERATION_MODULES
 from homeserver.client_api.routes import MODULES as CLIENT_MODULES
 from homeserver.http.request import Route
+from homeserver.http.restrictions import ALLOWED_WHILE_LOCKED, FORBIDDEN_WHILE_SUSPENDED
 from tests.tidy import operations
 from tests.tidy.operations import ROUTES, TABLE, describe, generate, lost, operation_of, own_routes
 from tests.tidy.sources import imports, modules
@@ -87,6 +88,11 @@ def test_families_of_endpoints_know_nothing_of_one_another() -> None:
         if name in families or name.rpartition(".")[0] in families
     ]
     assert borrowed == []
+
+
+def test_what_restricted_users_may_do_is_said_in_operations_of_the_specification() -> None:
+    known = {operation.operation_id for operation in operations.operations()}
+    assert known >= FORBIDDEN_WHILE_SUSPENDED | ALLOWED_WHILE_LOCKED
 
 
 def test_no_operation_that_was_served_is_lost() -> None:
