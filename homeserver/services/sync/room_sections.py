@@ -5,7 +5,7 @@ https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -220,9 +220,9 @@ class RoomSections:
         prev_batch = encode_token(events[0].position - 1).encode()
         return b'{"timeline":{"events":[%s],"limited":false,"prev_batch":"%s"}' % (timeline, prev_batch)
 
-    async def _unread_json(self, request: SyncRequest, room: Room) -> bytes:
+    def _unread_json(self, request: SyncRequest, room: Room) -> Awaitable[bytes]:
         by_thread = request.filter.room.timeline.unread_thread_notifications
-        return await unread_json(self._receipts, room, request.requester.user_id, by_thread=by_thread)
+        return unread_json(self._receipts, room, request.requester.user_id, by_thread=by_thread)
 
     async def left(self, request: SyncRequest, room: Room, user_room: UserRoom) -> bytes:
         """The part of a room that the user has left or was banned from: up to that event and no further."""
