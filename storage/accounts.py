@@ -154,12 +154,16 @@ FROM access_tokens t JOIN devices d USING (device) JOIN users u USING (user_id)
 LEFT JOIN refresh_tokens r ON r.token_hash = t.refresh_token
 WHERE t.token_hash = $1 AND NOT u.deactivated
 """
-# Locked until the transaction ends: of two refreshes with one token the second sees what the first has made.
+# What changes a device's tokens locks the device first, and so sees what was made of them before: of two refreshes
+# with one token, of a refresh and the first use of what an earlier one gave.
+LOCK_DEVICE = "SELECT FROM devices WHERE device = $1 FOR NO KEY UPDATE"
+LOCK_DEVICE_OF_REFRESH_TOKEN = """
+SELECT FROM devices WHERE device = (SELECT device FROM refresh_tokens WHERE token_hash = $1) FOR NO KEY UPDATE
+"""
 REFRESH_TOKEN = """
 SELECT d.user_id, r.device, u.locked, r.expires_ts, r.replaces
 FROM refresh_tokens r JOIN devices d USING (device) JOIN users u USING (user_id)
 WHERE r.token_hash = $1 AND NOT u.deactivated
-FOR UPDATE OF r
 """
 # Access tokens go with their refresh tokens.
 DELETE_REPLACED = "DELETE FROM refresh_tokens WHERE token_hash = $1"
@@ -309,6 +313,7 @@ class AccountRepository:
         expired: the caller sees that in the row.
         """
         async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(LOCK_DEVICE_OF_REFRESH_TOKEN, refresh_token)
             row = await connection.fetchrow(REFRESH_TOKEN, refresh_token)
             if row is None:
                 return None
@@ -321,9 +326,10 @@ class AccountRepository:
             await connection.execute(DELETE_OLD_REPLACEMENTS, refresh_token, MAX_REPLACEMENTS)
             return found
 
-    async def finish_refresh(self, user_id: str, replaced: bytes, refresh_token: bytes) -> None:
+    async def finish_refresh(self, user_id: str, device: int, replaced: bytes, refresh_token: bytes) -> None:
         """Ends the tokens that a refresh has replaced, because what took their place is in use."""
         async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(LOCK_DEVICE, device)
             await _finish_refresh(connection, user_id, replaced, refresh_token)
 
     async def load_devices(self, user_id: str) -> list[DeviceRow]:

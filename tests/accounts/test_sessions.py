@@ -175,3 +175,23 @@ async def test_lifetimes_are_those_of_the_configuration(alice: Services) -> None
     with pytest.raises(UnknownToken) as refused:
         await sessions.refresh(refreshable.refresh_token)
     assert refused.value.body()["soft_logout"] is True
+
+
+async def test_refreshes_and_first_uses_side_by_side_leave_one_session(alice: Services, database: Database) -> None:
+    first = await alice.sessions.open("@alice:hs.test", device_id="PHONE", display_name=None, refreshable=True)
+    assert first.refresh_token is not None
+    second = await alice.sessions.refresh(first.refresh_token)
+    assert second.refresh_token is not None
+
+    await asyncio.gather(
+        alice.sessions.access_session(second.access_token),
+        alice.sessions.access_session(second.access_token),
+        *(alice.sessions.refresh(first.refresh_token) for _ in range(3)),
+        *(alice.sessions.refresh(second.refresh_token) for _ in range(3)),
+        return_exceptions=True,  # what comes after the first use of the second is refused
+    )
+
+    # The session goes on with what the second refresh token gave, and of what the first gave nothing is left.
+    last = await alice.sessions.refresh(second.refresh_token)
+    assert (await alice.sessions.access_session(last.access_token)).device_id == "PHONE"
+    assert await database.pool.fetchval("SELECT count(*) FROM refresh_tokens") == 1

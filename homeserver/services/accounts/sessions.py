@@ -134,7 +134,7 @@ class Sessions:
             self._by_token.pop(token, None)
             raise UnknownToken("The access token has expired", soft_logout=True)
         if row.replaces is not None and row.refresh_token is not None:
-            await self._accounts.finish_refresh(row.user_id, row.replaces, row.refresh_token)
+            await self._accounts.finish_refresh(row.user_id, row.device, row.replaces, row.refresh_token)
             self.forget_user(row.user_id)
         requester = Requester(
             row.user_id, row.device, row.device_id, row.is_admin, row.locked, row.suspended, row.expires_ts
