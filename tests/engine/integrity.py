@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncpg
 import orjson
 
+from matrix.relations import kept_relation
 from storage.snapshots import SnapshotRepository
 
 EVENTS = "SELECT * FROM events WHERE kind = 0 AND room = $1 ORDER BY position"
@@ -22,7 +23,7 @@ async def check_database(url: str) -> int:
         for room in rooms:
             events += await _check_room(pool, room)
         assert events == await pool.fetchval("SELECT count(*) FROM events"), "events without a room"
-        for table in ("state_keys", "memberships", "receipts", "aliases", "personal_counts"):
+        for table in ("state_keys", "memberships", "receipts", "aliases", "personal_counts", "relations"):
             orphans = await pool.fetchval(f"SELECT count(*) FROM {table} WHERE room <> ALL($1::int[])", rooms)
             assert orphans == 0, f"{table} without a room"
         last = await pool.fetchval("SELECT coalesce(max(position), 0) FROM events")
@@ -39,6 +40,7 @@ async def _check_room(pool: asyncpg.Pool, room: int) -> int:
     }
     state: dict[tuple[str, str], int] = {}
     members: dict[str, str] = {}
+    relations: list[tuple[int, str, str, str, str]] = []
     previous = None
     snapshot, notify_count, highlight_count = 0, 0, 0
     for row in rows:
@@ -46,6 +48,8 @@ async def _check_room(pool: asyncpg.Pool, room: int) -> int:
         previous_ids = [reference if isinstance(reference, str) else reference[0] for reference in pdu["prev_events"]]
         assert previous_ids == ([previous] if previous else []), f"{row['event_id']} does not stand on the one before"
         previous = row["event_id"]
+        if (relation := kept_relation(pdu["type"], pdu.get("state_key"), pdu["content"])) is not None:
+            relations.append((row["position"], relation.event_id, relation.rel_type, pdu["type"], pdu["sender"]))
         if "state_key" in pdu:
             key = (pdu["type"], pdu["state_key"])
             assert row["replaces"] == state.get(key)
@@ -61,4 +65,6 @@ async def _check_room(pool: asyncpg.Pool, room: int) -> int:
     assert loaded == {numbers[key]: position for key, position in state.items()}
     stored = await pool.fetch("SELECT user_id, membership FROM memberships WHERE room = $1", room)
     assert {row["user_id"]: row["membership"] for row in stored} == members
+    query = "SELECT position, parent, rel_type, type, sender FROM relations WHERE room = $1 ORDER BY position"
+    assert [tuple(row) for row in await pool.fetch(query, room)] == relations
     return len(rows)

@@ -15,6 +15,7 @@ from config.schema import Caches, Config
 from tests.client import User
 from tests.conftest import make_config, started
 from tests.engine.follower import Event, page_back
+from tests.engine.integrity import check_database
 from tests.engine.seeds import seeded_random
 
 ROUNDS = 3
@@ -129,3 +130,4 @@ async def test_aggregations_are_what_a_recount_gives(database_url: str, tmp_path
             for _ in range(STEPS // AT_ONCE):
                 await asyncio.gather(*(conversation.step() for _ in range(AT_ONCE)))
             await conversation.check_aggregations()
+    await check_database(database_url)

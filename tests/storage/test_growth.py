@@ -20,7 +20,7 @@ MEMBERS = 200
 MESSAGES = 10_000
 AT_ONCE = 256
 MAX_BYTES_PER_MESSAGE = 1300
-TABLES = ("events", "snapshots", "state_keys", "memberships", "receipts", "personal_counts")
+TABLES = ("events", "snapshots", "state_keys", "memberships", "receipts", "personal_counts", "relations")
 TEXT = "A sentence of the length that people write in a chat: neither very short nor long at all."
 
 
