@@ -172,6 +172,8 @@ def bundle_for(reader: Reader, event: StoredEvent, children: Children) -> Bundle
     edit = children.edit
     if event.redacted_by is not None or (relation is not None and relation.rel_type == REPLACE):
         edit = None  # https://spec.matrix.org/v1.19/client-server-api/#validity-of-replacement-events
+    if event.pdu.sender in reader.ignored:
+        edit = None  # it is by the same user; their roots of threads are shown without what they say
     # What relates to something else is no root: https://spec.matrix.org/v1.19/client-server-api/#threading
     thread = thread_for(reader, event, children.thread) if relation is None else None
     references = tuple([event_id for event_id, sender in children.references if sender not in reader.ignored])

@@ -282,12 +282,14 @@ async def test_threads_are_listed_by_their_latest_event(alice: User, bob: User, 
 
 async def test_the_root_of_an_ignored_user_is_shown_redacted(alice: User, bob: User, room_id: str) -> None:
     root = await bob.send(room_id, "of bob")
+    await bob.send(room_id, edit(root, "edited by bob"))
     await alice.send(room_id, related("m.thread", root))
     only_bob = await alice.send(room_id, "of alice")
     await bob.send(room_id, related("m.thread", only_bob))
     await ignore(alice, bob)
     (shown,) = (await list_threads(alice, room_id))["chunk"]
     assert (shown["event_id"], shown["content"]) == (root, {})
+    assert list(shown["unsigned"]["m.relations"]) == ["m.thread"]
     assert shown["unsigned"]["m.relations"]["m.thread"]["count"] == 1
     assert (await event_of(bob, room_id, root))["content"]["body"] == "of bob"
 
