@@ -179,6 +179,8 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
     authoring.observers += [user_rooms.on_event, typing.on_event, presence.on_event, sync.on_event]
     aliases = Aliases(rooms, access, stream, server_name=name)
     listings = DirectoryRepository(pool)
+    room_tags = RoomTags(account_data, access)
+    membership.on_joined = room_tags.follow
     rate_limits = RateLimiter(config.rate_limits, clock)
     sessions = Sessions(accounts, clock, max_cached_tokens=caches.tokens, lifetimes=config.sessions)
     sessions.on_user_changed = profiles.forget
@@ -225,8 +227,10 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         ),
         directory=Directory(listings, rooms, access, server_name=name),
         spaces=Spaces(access),
-        upgrades=Upgrades(access, registry, authoring, events, rooms, profiles, push_rules.load, server_name=name),
-        room_tags=RoomTags(account_data),
+        upgrades=Upgrades(
+            access, registry, authoring, events, rooms, profiles, room_tags, push_rules.load, server_name=name
+        ),
+        room_tags=room_tags,
         user_directory=UserDirectory(listings),
         events=events,
         event_views=EventViews(client_events, aggregations, clock),

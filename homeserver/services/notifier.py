@@ -22,6 +22,11 @@ class Notifier:
         self._metrics = metrics
         metrics.sync_waiting.set_function(lambda: sum(map(len, self._waiting.values())))
 
+    @property
+    def waiting_users(self) -> int:
+        """How many users wait."""
+        return len(self._waiting)
+
     def mark_users(self, user_ids: Iterable[str]) -> None:
         """Notes that there is news for these users."""
         for user_id in user_ids:

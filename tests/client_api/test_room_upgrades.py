@@ -140,3 +140,21 @@ async def test_an_upgrade_that_fails_leaves_no_half(alice: User, bob: User) -> N
     (await state_event(alice, room_id, "m.room.tombstone")).error(404, "M_NOT_FOUND")
     replacement = (await upgrade(alice, room_id, "12")).ok()["replacement_room"]
     assert len((await content(alice, replacement, "m.room.topic"))["topic"]) == fits
+
+
+async def test_tags_follow_into_the_new_room(alice: User, bob: User) -> None:
+    room_id = await make_room(bob, creator=alice)
+
+    def tags(user: User, room: str) -> str:
+        return f"user/{encode(user.user_id)}/rooms/{encode(room)}/tags"
+
+    for user in (alice, bob):
+        (await user.request("PUT", f"{tags(user, room_id)}/m.favourite", {"order": 0.5})).ok()
+    replacement = (await upgrade(alice, room_id, "12")).ok()["replacement_room"]
+    await bob.join(replacement)
+    for user in (alice, bob):
+        assert (await user.request("GET", tags(user, replacement))).ok() == {"tags": {"m.favourite": {"order": 0.5}}}
+    # A room that merely claims to be another's successor gets nothing.
+    claim = {"predecessor": {"room_id": room_id}}
+    false_heir = await make_room(bob, creator=alice, creation_content=claim)
+    assert (await bob.request("GET", tags(bob, false_heir))).ok() == {"tags": {}}

@@ -5,7 +5,7 @@ https://spec.matrix.org/v1.19/client-server-api/#room-membership
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from homeserver.logs import get_logger
@@ -25,7 +25,10 @@ MAX_ALLOW_CONDITIONS = 100
 
 
 class Membership:
-    """Changes who is in a room. The rules decide; what is checked here is what the rules leave open."""
+    """Changes who is in a room. The rules decide; what is checked here is what the rules leave open.
+
+    `on_joined` is told of each join, once it is durable.
+    """
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Membership:
         self._user_rooms = user_rooms
         self._accounts = accounts
         self._server_name = server_name
+        self.on_joined: Callable[[str, Room], Awaitable[None]] | None = None
 
     async def join(self, user_id: str, room_id: str, reason: str | None) -> None:
         """Joins a room; nothing happens to one who is there already."""
@@ -58,7 +62,8 @@ class Membership:
                 full = {**event_content, "join_authorised_via_users_server": self._authoriser(room, allowed)}
             return (Draft("m.room.member", user_id, full, user_id),)
 
-        await self._sending.author(room, draft)
+        if await self._sending.author(room, draft) and self.on_joined is not None:
+            await self.on_joined(user_id, room)
 
     async def knock(self, user_id: str, room_id: str, reason: str | None) -> None:
         """Asks to be let in."""

@@ -7,6 +7,7 @@ https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
    levels come last, so that whoever may upgrade may also set what needs more power than they have.
 3. Make the tombstone in the old room and, if the user may, raise what it takes to speak there and to invite.
 4. Commit both rooms' events, the move of the aliases and that of the place in the directory in one transaction.
+5. Carry over the user's tags, as is done for everyone who joins the new room.
 
 Until 4 nothing is written, so that what fails leaves both the old room and its names as they were.
 """
@@ -21,6 +22,7 @@ from typing import Any
 from homeserver.services.accounts.sessions import Requester
 from homeserver.services.errors import Forbidden, InvalidParam, MatrixError
 from homeserver.services.profiles import Profiles
+from homeserver.services.room_tags import RoomTags
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.authoring import Authoring, Draft
 from homeserver.services.rooms.creation import MAX_CREATORS
@@ -63,6 +65,7 @@ class Upgrades:
         events: EventCache,
         rooms: RoomRepository,
         profiles: Profiles,
+        room_tags: RoomTags,
         load_rules: Callable[[str], Awaitable[object]],
         *,
         server_name: str,
@@ -73,6 +76,7 @@ class Upgrades:
         self._events = events
         self._rooms = rooms
         self._profiles = profiles
+        self._room_tags = room_tags
         self._load_rules = load_rules
         self._server_name = server_name
 
@@ -131,6 +135,7 @@ class Upgrades:
         writes.replacements.append(ReplacementRow(room.room, new.room))
         self._registry.add(new)
         await done
+        await self._room_tags.follow(user_id, new)
         return new.room_id
 
     def _author(
