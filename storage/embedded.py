@@ -16,6 +16,8 @@ from storage.database import StorageError
 logger = logging.getLogger(__name__)
 
 LEFTOVERS_TIMEOUT_S = 15.0
+START_TIMEOUT_S = 20.0
+START_INTERVAL_S = 0.2
 
 SETTINGS = """
 # Written by Weft when it made this database.
@@ -64,7 +66,7 @@ class EmbeddedPostgres:
         if is_new:
             with (self._directory / "postgresql.conf").open("a") as file:
                 file.write(SETTINGS)
-        server.ensure_postgres_running()
+        _ensure_running(server)
         return server
 
     def revive(self) -> None:
@@ -88,6 +90,25 @@ class EmbeddedPostgres:
             except BlockingIOError:
                 return  # somebody else still uses it
             self._server.stop()
+
+
+def _ensure_running(server: Any) -> None:
+    """Starts the server, or joins it. After a kill it replays its log first, and is neither down nor ready so long.
+
+    Raises SubprocessError or RuntimeError when it does not become ready.
+    """
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            server.ensure_postgres_running()
+            return
+        except (AssertionError, subprocess.SubprocessError) as error:
+            if time.monotonic() < deadline:
+                time.sleep(START_INTERVAL_S)
+            elif isinstance(error, AssertionError):
+                raise RuntimeError("it does not become ready") from error
+            else:
+                raise
 
 
 def _remove_stale_lock_files(directory: Path) -> None:
