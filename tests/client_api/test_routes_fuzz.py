@@ -79,6 +79,18 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "creation_content": ({"m.federate": False}, {"additional_creators": ["{other_user}"]}, {"room_version": "1"}),
     "power_level_content_override": ({"users": {"{user}": 100}}, {"ban": 101}, {"events": {"a": 1}}),
     "reason": ("because",),
+    "presence": ("online", "unavailable", "offline"),
+    "status_msg": ("busy", None),
+    "tag": ("m.favourite", "u.x"),
+    "order": (0, 0.5, 1),
+    "tags": ({"u.x": {"order": 0.5}}, {"u.x": {"order": "1"}}, {"u.x": 1}),
+    "search_term": ("user", "%"),
+    "generic_search_term": ("room", ""),
+    "room_types": ([None], ["m.space"]),
+    "new_version": ("1", "6", "11", "12"),
+    "additional_creators": (["{other_user}"], ["x"]),
+    "suggested_only": ("true", "false"),
+    "max_depth": ("0", "1"),
     "typing": (True, False),
     "thread_id": ("main", "{event}"),
     "m.read": ("{event}", "$unknown"),
@@ -105,6 +117,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
 }
 QUERY_NAMES = (
     *("dir", "limit", "from", "to", "at", "since", "timeout", "filter", "format", "membership", "not_membership"),
+    *("suggested_only", "max_depth", "user_id", "server"),
     *("full_state", "set_presence", "kind", "username", "token", "server_name", "via"),
 )
 NUMBERS = st.one_of(
