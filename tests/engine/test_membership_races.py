@@ -109,7 +109,7 @@ async def test_who_comes_or_goes_while_a_sync_reads_is_told_so_once(database_url
         alice.homeserver = bob.homeserver = homeserver
         await alice.send(elsewhere, "there is something to answer")
         async with connection.transaction():
-            await connection.execute("LOCK TABLE account_data")  # which every sync reads, and nothing else here
+            await connection.execute("LOCK TABLE receipts")  # a sync by an old token asks them what changed
             syncing = asyncio.create_task(follower.follow(timeline_limit=1))
             while not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
                 pass
