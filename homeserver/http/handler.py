@@ -69,8 +69,13 @@ class HttpHandler:
         except MatrixError as error:
             response = json_response(orjson.dumps(error.body()), status=error.status)
             response.headers.update(error.headers)
-        except (ConnectionError, BadHttpMessage, RequestPayloadError):
-            raise  # the client went away, or speaks no HTTP: the connection knows what to do (protocol.py)
+        except (BadHttpMessage, RequestPayloadError):
+            raise  # the client speaks no HTTP: the connection knows what to do (protocol.py)
+        except self._server.database.connection_errors as error:
+            if http.transport is None:
+                raise  # it is the client who went away
+            log.warning("the database cannot be reached", operation=name, error=repr(error))
+            response = json_response(b'{"errcode":"M_UNKNOWN","error":"The database cannot be reached"}', status=503)
         except Exception:
             log.exception("unexpected error", operation=name)
             response = json_response(b'{"errcode":"M_UNKNOWN","error":"Internal server error"}', status=500)

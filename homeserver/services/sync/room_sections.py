@@ -44,7 +44,7 @@ STRIPPED_STATE = (
 NO_BUNDLES: Mapping[int, bytes] = {}
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class SyncRequest:
     """One turn of a sync: what is asked by whom, in after `since` (0: from the beginning) up to `now`.
 
