@@ -48,7 +48,6 @@ from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.receipts import Receipts
 from homeserver.services.relations import Relations
 from homeserver.services.reports import Reports
-from homeserver.services.room_tags import RoomTags
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.aliases import Aliases
 from homeserver.services.rooms.authoring import Authoring
@@ -60,6 +59,7 @@ from homeserver.services.rooms.membership import Membership
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.sending import Sending
 from homeserver.services.rooms.spaces import Spaces
+from homeserver.services.rooms.tags import RoomTags
 from homeserver.services.rooms.thread_lookup import ThreadLookup
 from homeserver.services.rooms.timelines import Timelines
 from homeserver.services.rooms.transactions import Transactions

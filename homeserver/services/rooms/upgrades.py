@@ -22,13 +22,13 @@ from typing import Any
 from homeserver.services.accounts.sessions import Requester
 from homeserver.services.errors import Forbidden, InvalidParam, MatrixError
 from homeserver.services.profiles import Profiles
-from homeserver.services.room_tags import RoomTags
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.authoring import Authoring, Draft
 from homeserver.services.rooms.creation import MAX_CREATORS
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import CREATE, POWER_LEVELS, NotLoaded, Room
+from homeserver.services.rooms.tags import RoomTags
 from matrix.identifiers import is_user_id
 from matrix.power_levels import DEFAULT_LEVELS, get_creators, parse_level
 from matrix.room_versions import ROOM_VERSIONS, RoomVersion
