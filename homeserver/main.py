@@ -48,6 +48,7 @@ from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.receipts import Receipts
 from homeserver.services.relations import Relations
 from homeserver.services.reports import Reports
+from homeserver.services.rooms.acceptance import Acceptance
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.aliases import Aliases
 from homeserver.services.rooms.authoring import Authoring
@@ -56,6 +57,7 @@ from homeserver.services.rooms.directory import Directory
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.member_profiles import MemberProfiles
 from homeserver.services.rooms.membership import Membership
+from homeserver.services.rooms.missing_state import MissingState
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.sending import Sending
 from homeserver.services.rooms.spaces import Spaces
@@ -134,7 +136,9 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
     changes = Changes()
     changes.start(stream.current)
     signing_key = load_signing_key(config.signing_key_file)
-    authoring = Authoring(stream, events, clock, push_rules.known_rules, server_name=name, signing_key=signing_key)
+    acceptance = Acceptance(stream, events, push_rules.known_rules, server_name=name)
+    authoring = Authoring(stream, events, clock, acceptance, server_name=name, signing_key=signing_key)
+    missing_state = MissingState(events, push_rules.load)
     relation_rows = RelationRepository(pool)
     sending = Sending(
         access,
@@ -143,7 +147,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         relation_rows,
         Transactions(event_rows),
         ThreadLookup(events, unread_rows),
-        push_rules.load,
+        missing_state,
     )
     profiles = Profiles(accounts, max_cached_profiles=caches.users)
     membership = Membership(access, sending, profiles, user_rooms, accounts, server_name=name)
@@ -176,7 +180,8 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
     )
     sync = Sync(stream, notifier, changes, registry, rooms, user_rooms, account_data, sections, presence, config.limits)
     typing = Typing(access, stream, notifier, changes, clock)
-    authoring.observers += [user_rooms.on_event, typing.on_event, presence.on_event, sync.on_event]
+    acceptance.observers += [user_rooms.on_event, typing.on_event, presence.on_event, sync.on_event]
+    acceptance.membership_observers.append(user_rooms.on_membership)
     aliases = Aliases(rooms, access, stream, server_name=name)
     listings = DirectoryRepository(pool)
     room_tags = RoomTags(account_data, access)
@@ -228,7 +233,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         directory=Directory(listings, rooms, access, server_name=name),
         spaces=Spaces(access),
         upgrades=Upgrades(
-            access, registry, authoring, events, rooms, profiles, room_tags, push_rules.load, server_name=name
+            access, registry, authoring, events, rooms, profiles, room_tags, missing_state, server_name=name
         ),
         room_tags=room_tags,
         user_directory=UserDirectory(listings),

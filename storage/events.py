@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import orjson
@@ -21,6 +21,13 @@ class EventKind(IntEnum):
     OUTLIER = 1
     REJECTED = 2
     SOFT_FAILED = 3
+
+
+class EventMove(NamedTuple):
+    """An event that was known as state, or refused a place, and is now in the timeline at another position."""
+
+    position: int
+    moved_to: int
 
 
 class StoredEvent:
@@ -153,6 +160,15 @@ DEVICE_TRANSACTIONS = """
 SELECT txn_id FROM events WHERE device = $1 AND txn_id IS NOT NULL LIMIT $2
 """
 
+# Events whose place in the timeline has come to light: the rows go, to be written anew where they belong.
+DELETE_MOVED = "DELETE FROM events WHERE position = ANY($1::bigint[])"
+INSERT_MOVED = "INSERT INTO moved_events (position, moved_to) SELECT * FROM unnest($1::bigint[], $2::bigint[])"
+MOVED = "SELECT position, moved_to FROM moved_events WHERE position = ANY($1::bigint[])"
+
+# The oldest event of a room's timeline.
+FIRST_EVENT = COLUMNS + "WHERE e.room = $1 AND e.kind = 0 ORDER BY e.position LIMIT 1"
+FIRST_POSITION = "SELECT coalesce(min(position), 0) FROM events"
+
 REDACT_EVENTS = """
 UPDATE events SET json = new.json, redacted_by = new.redacted_by
 FROM unnest($1::bigint[], $2::bytea[], $3::bigint[]) AS new (position, json, redacted_by)
@@ -208,6 +224,13 @@ async def insert_events(connection: asyncpg.Connection, events: Sequence[StoredE
     )
 
 
+async def move_events(connection: asyncpg.Connection, moves: Sequence[EventMove]) -> None:
+    """Makes way for events that are written anew elsewhere in the same transaction."""
+    positions = [move.position for move in moves]
+    await connection.execute(DELETE_MOVED, positions)
+    await connection.execute(INSERT_MOVED, positions, [move.moved_to for move in moves])
+
+
 class EventRepository:
     """Reads of events."""
 
@@ -221,6 +244,19 @@ class EventRepository:
     async def load_by_id(self, event_ids: Iterable[str]) -> list[StoredEvent]:
         """The events with these IDs, of any kind, in no particular order."""
         return await self._load(EVENTS_BY_ID, list(event_ids))
+
+    async def load_moved(self, positions: Iterable[int]) -> dict[int, int]:
+        """Where events are now that had these positions: old -> new."""
+        return {row["position"]: row["moved_to"] for row in await self._pool.fetch(MOVED, list(positions))}
+
+    async def load_first(self, room: int) -> StoredEvent | None:
+        """The oldest event of a room's timeline."""
+        rows = await self._load(FIRST_EVENT, room)
+        return rows[0] if rows else None
+
+    async def load_first_position(self) -> int:
+        """The lowest position in use, 0 without events."""
+        return int(await self._pool.fetchval(FIRST_POSITION))
 
     async def load_last(self, room: int) -> StoredEvent | None:
         """The newest event of a room's timeline."""

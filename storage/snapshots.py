@@ -15,6 +15,8 @@ import asyncpg
 
 CHUNK_ENTRIES = 1024
 EMPTY = 0
+GONE = 0
+"""The position of what a snapshot does not have any more though its base had it."""
 
 
 class Layer(NamedTuple):
@@ -69,6 +71,18 @@ ORDER BY chain.depth DESC, chunk.first_key
 """
 
 
+# The layers that snapshots consist of.
+CHAINS = """
+WITH RECURSIVE chain AS (
+    SELECT DISTINCT snapshot AS top, snapshot, base, depth FROM snapshots WHERE snapshot = ANY($1::bigint[])
+    UNION
+    SELECT chain.top, s.snapshot, s.base, s.depth FROM snapshots s JOIN chain ON s.snapshot = chain.base
+)
+SELECT top, snapshot FROM chain ORDER BY depth DESC
+"""
+ENTRIES = "SELECT snapshot, keys, positions FROM snapshots WHERE snapshot = ANY($1::bigint[])"
+
+
 class SnapshotRepository:
     """Reads snapshots, and works out what new ones have to store.
 
@@ -88,6 +102,8 @@ class SnapshotRepository:
         for row in await self._pool.fetch(LAYERS, snapshot):
             for key, position in zip(row["keys"], row["positions"], strict=True):
                 state.setdefault(key, position)
+        if GONE in state.values():
+            return {key: position for key, position in state.items() if position != GONE}
         return state
 
     async def load_keys(self, snapshot: int, keys: Sequence[int]) -> dict[int, int]:
@@ -99,7 +115,34 @@ class SnapshotRepository:
                 index = bisect_right(chunk_keys, key) - 1
                 if index >= 0 and chunk_keys[index] == key:
                     found.setdefault(key, row["positions"][index])
-        return found
+        return {key: position for key, position in found.items() if position != GONE}
+
+    async def load_differences(self, snapshots: Sequence[int]) -> dict[int, list[int]]:
+        """Where states differ: key -> its position in each of them, GONE where one does not have it.
+
+        Costs what differs: layers that all of them stand on are not read.
+        """
+        chains: dict[int, list[int]] = {snapshot: [] for snapshot in snapshots}
+        for row in await self._pool.fetch(CHAINS, [snapshot for snapshot in chains if snapshot != EMPTY]):
+            chains[row["top"]].append(row["snapshot"])
+        shared = set.intersection(*(set(chain) for chain in chains.values()))
+        own = {layer for chain in chains.values() for layer in chain} - shared
+        entries: dict[int, dict[int, int]] = {layer: {} for layer in own}
+        for row in await self._pool.fetch(ENTRIES, list(own)):
+            entries[row["snapshot"]].update(zip(row["keys"], row["positions"], strict=True))
+        keys = {key for layer in entries.values() for key in layer}
+        # Chains that meet stay together: all stand on the first layer that they share.
+        ground = next((layer for layer in chains[snapshots[0]] if layer in shared), EMPTY)
+        below = await self.load_keys(ground, list(keys)) if ground != EMPTY and keys else {}
+        differences = {}
+        for key in keys:
+            values = []
+            for snapshot in snapshots:
+                layers = (entries[layer] for layer in chains[snapshot] if layer in own)
+                values.append(next((layer[key] for layer in layers if key in layer), below.get(key, GONE)))
+            if len(set(values)) > 1:
+                differences[key] = values
+        return differences
 
     async def plan(self, connection: asyncpg.Connection, new: Sequence[NewSnapshot]) -> list[tuple[int, Layer]]:
         """The layers to write for new snapshots, in order; a later one may stand on an earlier one."""

@@ -10,7 +10,14 @@ import asyncpg
 
 from storage.database import StorageError
 from storage.directory import RoomSummaryRow, upsert_room_summaries
-from storage.events import REDACT_EVENTS, StoredEvent, insert_events
+from storage.events import REDACT_EVENTS, EventMove, StoredEvent, insert_events, move_events
+from storage.federation import (
+    OutgoingEdu,
+    PendingRedaction,
+    insert_outgoing,
+    insert_outgoing_edus,
+    insert_pending_redactions,
+)
 from storage.presence import HAS_STATUS, StatusRow, upsert_statuses
 from storage.relations import RelationRow, delete_relations, insert_relations
 from storage.rooms import (
@@ -55,6 +62,7 @@ HAS_RECEIPT = """
 SELECT EXISTS (SELECT FROM receipts
     WHERE room = $1 AND user_id = $2 AND type = $3 AND thread_id = $4 AND position = $5)
 """
+HAS_OUTGOING_EDU = "SELECT EXISTS (SELECT FROM outgoing_edus WHERE destination = $1 AND position = $2)"
 HAS_ACCOUNT_DATA = """
 SELECT EXISTS (SELECT FROM account_data WHERE user_id = $1 AND room = $2 AND type = $3 AND position = $4)
 """
@@ -83,6 +91,10 @@ class Writes:
         "counting_modes",
         "events",
         "memberships",
+        "moves",
+        "outgoing",
+        "outgoing_edus",
+        "pending_redactions",
         "personal_counts",
         "receipts",
         "redactions",
@@ -115,6 +127,10 @@ class Writes:
         self.statuses: list[StatusRow] = []
         self.summaries: list[RoomSummaryRow] = []
         self.replacements: list[ReplacementRow] = []
+        self.moves: list[EventMove] = []
+        self.outgoing: list[int] = []
+        self.outgoing_edus: list[OutgoingEdu] = []
+        self.pending_redactions: list[PendingRedaction] = []
 
     def extend(self, other: Writes) -> None:
         """Adds what another holds, behind what is here."""
@@ -127,8 +143,9 @@ class Writes:
         return [kind for kind in KINDS if getattr(self, kind)]
 
 
-# Redactions come after the events, counts and relations that they may take back.
+# Moved events make way for themselves. Redactions come after the events, counts and relations that they may take back.
 KINDS = (
+    "moves",
     "events",
     "snapshots",
     "rooms",
@@ -146,6 +163,9 @@ KINDS = (
     "summaries",
     "statuses",
     "replacements",
+    "outgoing",
+    "outgoing_edus",
+    "pending_redactions",
 )
 
 
@@ -181,6 +201,9 @@ class StreamRepository:
         elif writes.account_data:
             data = writes.account_data[-1]
             found = await connection.fetchval(HAS_ACCOUNT_DATA, data.user_id, data.room, data.type, data.position)
+        elif writes.outgoing_edus:
+            edu = writes.outgoing_edus[-1]
+            found = await connection.fetchval(HAS_OUTGOING_EDU, edu.destination, edu.position)
         elif writes.statuses:
             status = writes.statuses[-1]
             found = await connection.fetchval(HAS_STATUS, status.user_id, status.position)
@@ -239,6 +262,14 @@ class StreamRepository:
                 await upsert_room_summaries(connection, rows)
             case "replacements":
                 await replace_rooms(connection, rows)
+            case "moves":
+                await move_events(connection, rows)
+            case "outgoing":
+                await insert_outgoing(connection, rows)
+            case "outgoing_edus":
+                await insert_outgoing_edus(connection, rows)
+            case "pending_redactions":
+                await insert_pending_redactions(connection, rows)
             case _:
                 raise AssertionError(kind)
 

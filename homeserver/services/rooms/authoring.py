@@ -3,11 +3,10 @@
 1. Select the auth events from the state at the tip (or say which of them are not in memory).
 2. Build the event on the tip: hashes, signature, ID.
 3. Check the authorisation rules.
-4. Work out what the event does to the members' counts.
-5. Take a position, advance the tip, and list what is to be written.
-6. Submit; when it is durable, publish it and tell the observers.
+4. Take it into the room (homeserver/services/rooms/acceptance.py): counts, position, state, what is to be written.
+5. Submit; when it is durable, publish it and tell the observers.
 
-Everything up to 6 runs without awaiting, so events of one room are made one after another, and nothing of it reads
+Everything up to 5 runs without awaiting, so events of one room are made one after another, and nothing of it reads
 the database: a warm room has all that it needs in memory.
 """
 
@@ -15,36 +14,24 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from homeserver.clock import Clock
 from homeserver.services.errors import BadJson, Forbidden, TooLarge
-from homeserver.services.rooms.counting import count_event, display_names
+from homeserver.services.rooms.acceptance import Acceptance, Accepted, Origin
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import CREATE, NotLoaded, Room
-from homeserver.services.rooms.summaries import changes_summary, summary_row
-from homeserver.services.rooms.unread import UnreadCounts
 from homeserver.services.stream import Stream
 from matrix.canonical_json import JsonError, check_event_value
 from matrix.event_auth import auth_event_keys, check_event_auth
 from matrix.pdu import EventTooLarge, InvalidPdu, Pdu, build_pdu
-from matrix.push_rules import UserRules
-from matrix.redaction import redact_event
-from matrix.relations import THREAD, kept_relation
+from matrix.pdu_format import MAX_PREV_EVENTS
 from matrix.room_versions import EventIdFormat
 from matrix.signatures import SigningKey
 from storage.events import StoredEvent
-from storage.relations import RelationRow, with_child
-from storage.rooms import MembershipRow, StateKeyRow
-from storage.snapshots import NewSnapshot
-from storage.stream import Redaction, Writes
-
-PublishObserver = Callable[[Room, StoredEvent, str | None], None]
-"""Called for each published event, with the membership that a member event's user had before."""
+from storage.stream import Writes
 
 
 @dataclass(slots=True)
@@ -73,7 +60,7 @@ class Authoring:
         stream: Stream,
         events: EventCache,
         clock: Clock,
-        known_rules: Callable[[str], UserRules | None],
+        acceptance: Acceptance,
         *,
         server_name: str,
         signing_key: SigningKey,
@@ -81,10 +68,9 @@ class Authoring:
         self._stream = stream
         self._events = events
         self._clock = clock
-        self._known_rules = known_rules
+        self._acceptance = acceptance
         self._server_name = server_name
         self._signing_key = signing_key
-        self.observers: list[PublishObserver] = []
 
     def author(
         self, room: Room, drafts: Sequence[Draft], writes: Writes | None = None
@@ -102,9 +88,12 @@ class Authoring:
             writes.extend(own)
         room.pending += 1
         done = self._stream.submit(
-            made[-1].position, writes, lambda: self._publish(room, made, writes), lambda: self._undo(room)
+            made[-1].event.position,
+            writes,
+            lambda: self._acceptance.publish(room, made, writes),
+            lambda: self._acceptance.undo(room),
         )
-        return made, done
+        return [accepted.event for accepted in made], done
 
     def author_both(
         self,
@@ -124,22 +113,24 @@ class Authoring:
         writes.extend(own)
 
         def publish() -> None:
-            self._publish(new, made_new, own_new)
-            self._publish(room, made, own)
+            self._acceptance.publish(new, made_new, own_new)
+            self._acceptance.publish(room, made, own)
 
         def undo() -> None:
-            self._undo(new)
-            self._undo(room)
+            self._acceptance.undo(new)
+            self._acceptance.undo(room)
 
         new.pending += 1
         room.pending += 1
-        return self._stream.submit(made[-1].position, writes, publish, undo)
+        return self._stream.submit(made[-1].event.position, writes, publish, undo)
 
-    def _make(self, room: Room, drafts: Sequence[Draft]) -> tuple[list[StoredEvent], Writes]:
+    def _make(self, room: Room, drafts: Sequence[Draft]) -> tuple[list[Accepted], Writes]:
         """Makes events on the tip, which goes back to where it was if one of them cannot be made."""
+        if room.resolving is not None:
+            raise NotLoaded((), busy=room.resolving)
         before = room.tip.copy() if len(drafts) > 1 else None
         own = Writes()
-        made: list[StoredEvent] = []
+        made: list[Accepted] = []
         try:
             for draft in drafts:
                 made.append(self._author_one(room, draft, own))
@@ -149,63 +140,27 @@ class Authoring:
                 for row in own.state_keys:
                     del room.keys[row.type, row.state_key]
             raise
-        if (own.snapshots or own.redactions) and changes_summary(made, own):
-            own.summaries.append(summary_row(room, own.redactions))
+        self._acceptance.summarise(room, made, own)
         return made, own
 
-    def _author_one(self, room: Room, draft: Draft, writes: Writes) -> StoredEvent:
-        pdu, auth_state = self._build(room, draft)
+    def _author_one(self, room: Room, draft: Draft, writes: Writes) -> Accepted:
+        pdu = self.build(room, draft)
         if not room.room_id:
             room.room_id = pdu.room_id  # the hash of its create event, in room versions from 12 on
+        origin = Origin(draft.device, draft.txn_id, draft.thread, draft.target)
+        return self._acceptance.accept(room, pdu, origin, writes)
+
+    def build(self, room: Room, draft: Draft) -> Pdu:
+        """Makes an event on the tip that the rules allow, without taking it in.
+
+        Raises what `author` raises.
+        """
+        pdu, auth_state = self._build(room, draft)
         power_levels = room.power_levels if CREATE in auth_state else None
         rejection = check_event_auth(pdu, auth_state, power_levels=power_levels, verified_servers=(self._server_name,))
         if rejection is not None:
             raise Forbidden(rejection.reason)
-        names = display_names(room, self._events)
-        joining = self._rules_of_joining(room, draft)
-        relation = kept_relation(pdu.type, pdu.state_key, pdu.content)
-        thread = draft.thread
-        if relation is not None and relation.rel_type == THREAD:
-            thread = relation.event_id
-        position = self._stream.next_position()
-        tip = room.tip
-        notifies = count_event(room, pdu, position, thread, names, writes)
-        event = StoredEvent(
-            position=position,
-            room=room.room,
-            pdu=pdu,
-            snapshot=tip.snapshot,
-            notifies=notifies,
-            notify_count=tip.notify_count,
-            highlight_count=tip.highlight_count,
-            device=draft.device,
-            txn_id=draft.txn_id,
-        )
-        tip.extremities = [pdu.reference]
-        tip.depth = pdu.depth
-        if pdu.state_key is not None:
-            self._advance_state(room, event, writes)
-        if joining is not None:
-            room.rule_groups.set(draft.state_key or "", joining.in_room(room.room_id))
-        if draft.target is not None:
-            redact_stored(draft.target, event, writes)
-        writes.events.append(event)
-        if relation is not None:
-            row = RelationRow(position, room.room, relation.event_id, relation.rel_type, pdu.type, pdu.sender)
-            writes.relations.append(row)
-        return event
-
-    def _rules_of_joining(self, room: Room, draft: Draft) -> UserRules | None:
-        """The push rules of a user of this server whom the event makes a member. Raises NotLoaded."""
-        user_id = draft.state_key
-        if draft.type != "m.room.member" or user_id is None or draft.content.get("membership") != "join":
-            return None
-        if not user_id.endswith(room.domain) or room.tip_membership(user_id) == "join":
-            return None
-        rules = self._known_rules(user_id)
-        if rules is None:
-            raise NotLoaded((), (user_id,))
-        return rules
+        return pdu
 
     def _build(self, room: Room, draft: Draft) -> tuple[Pdu, dict[tuple[str, str], Pdu]]:
         keys = auth_event_keys(room.version, draft.type, draft.sender, draft.state_key, draft.content)
@@ -222,7 +177,7 @@ class Authoring:
                 sender=draft.sender,
                 state_key=draft.state_key,
                 content=draft.content,
-                prev_events=room.tip.extremities,
+                prev_events=[extremity.reference for extremity in room.tip.extremities[-MAX_PREV_EVENTS:]],
                 auth_events=[event.pdu.reference for event in auth_events],
                 depth=room.tip.depth + 1,
                 origin_server_ts=self._clock(),
@@ -236,7 +191,7 @@ class Authoring:
         except InvalidPdu as error:
             raise BadJson(str(error)) from None
         auth_state = {event.pdu.state_key_pair: event.pdu for event in auth_events}
-        if CREATE not in auth_state and (create := room.tip.state.get(CREATE) or room.pinned.get(CREATE)):
+        if CREATE not in auth_state and (create := room.tip_event(CREATE)):
             auth_state[CREATE] = create.pdu
         return pdu, auth_state
 
@@ -244,8 +199,8 @@ class Authoring:
         """Those of these state events that the room has at its tip. Raises NotLoaded."""
         found, missing = [], []
         for key in keys:
-            event = room.tip.state.get(key) or room.pinned.get(key)
-            if event is None and (position := room.state.get(key)) is not None:
+            event = room.tip_event(key)
+            if event is None and (position := room.tip_position(key)) is not None:
                 event = self._events.get(position)
                 if event is None:
                     missing.append(position)
@@ -254,96 +209,6 @@ class Authoring:
         if missing:
             raise NotLoaded(missing)
         return found
-
-    def _advance_state(self, room: Room, event: StoredEvent, writes: Writes) -> None:
-        key = event.pdu.state_key_pair
-        before = room.tip.state.get(key)
-        event.replaces = before.position if before is not None else room.state.get(key)
-        number = room.keys.get(key)
-        if number is None:
-            number = room.keys[key] = len(room.keys) + 1
-            writes.state_keys.append(StateKeyRow(room.room, number, *key))
-        writes.snapshots.append(NewSnapshot(event.position, room.tip.snapshot, {number: event.position}))
-        room.tip.snapshot = event.snapshot = event.position
-        room.tip.state[key] = event
-        if key[0] == "m.room.member":
-            membership = event.pdu.content["membership"]
-            if membership != (member_before := room.tip_membership(key[1])):
-                room.tip.joined_count += (membership == "join") - (member_before == "join")
-                writes.memberships.append(MembershipRow(key[1], room.room, event.position, membership))
-            room.tip.memberships[key[1]] = membership
-            if membership != "join":
-                room.rule_groups.set(key[1], None)
-            if membership in ("join", "invite") and key[1].endswith(room.domain):
-                room.mentions.add(key[1])  # the very next event may mention them
-
-    def _publish(self, room: Room, events: Sequence[StoredEvent], writes: Writes) -> None:
-        room.pending -= 1
-        for redaction in writes.redactions:
-            room.unread.clear()  # counted anew from the database when next asked for
-            self._redact(room, redaction)
-        for relation in writes.relations:
-            self._relate(room, relation, {event.position: event.event_id for event in events})
-        threads: dict[int, str] = {}
-        if writes.thread_events:
-            senders = {event.position: event.pdu.sender for event in events}
-            for thread_event in writes.thread_events:
-                threads[thread_event.position] = thread_event.thread
-                room.threads.publish(thread_event, senders[thread_event.position])
-        for row in writes.personal_counts:
-            if (counts := room.unread.get(row.user_id)) is not None:
-                counts.add(row.notify, row.highlight, threads.get(row.position))
-        for event in events:
-            self._events.add(event)
-            is_member = event.pdu.type == "m.room.member" and event.pdu.state_key is not None
-            before = room.membership(event.pdu.state_key or "") if is_member else None
-            room.publish(event)
-            if event.notifies and (counts := room.unread.get(event.pdu.sender)) is not None:
-                self._publish_own(counts, event, writes)
-            for observer in self.observers:
-                observer(room, event, before)
-
-    def _publish_own(self, counts: UnreadCounts, event: StoredEvent, writes: Writes) -> None:
-        """What notifies everyone does not notify its sender."""
-        if not counts.is_own:
-            highlights = any(row.position == event.position for row in writes.room_highlights)
-            counts.add(-1, -highlights, None)
-
-    def _redact(self, room: Room, redaction: Redaction) -> None:
-        """Takes a redacted event's content out of memory, wherever it is."""
-        if redaction.parent is not None:
-            for event in self._copies_of(room, redaction.parent):
-                event.children = None
-        redacted = orjson.loads(redaction.json)
-        for target in self._copies(room, redaction.position):
-            target.pdu = Pdu(room.version, target.event_id, redacted)
-            target.redacted_by = redaction.redacted_by
-            target.client_json = target.unsigned_json = None
-        if "state_key" not in redacted and redacted["type"] != "m.room.redaction":
-            return  # no other event shows its content
-        for event in (*self._events.showing(redaction.position), *room.timeline, *room.pinned.values()):
-            if redaction.position in (event.replaces, event.redacted_by):
-                event.unsigned_json = None
-
-    def _relate(self, room: Room, relation: RelationRow, event_ids: Mapping[int, str]) -> None:
-        """Tells an event's copies in memory what else relates to it."""
-        for event in self._copies_of(room, relation.parent):
-            event.children = with_child(event.children, relation, event_ids[relation.position])
-
-    def _copies_of(self, room: Room, event_id: str) -> Iterable[StoredEvent]:
-        """The objects of a message whose children change: the cache's, and what the room has kept of it."""
-        self._events.relations_published += 1
-        kept = (event for event in room.timeline if event.event_id == event_id)
-        return {id(event): event for event in (self._events.known(event_id), *kept) if event is not None}.values()
-
-    def _copies(self, room: Room, position: int) -> Iterable[StoredEvent]:
-        """The objects of one event: the cache's, and the one that the room has kept where the cache let go of it."""
-        kept = (event for event in (*room.timeline, *room.pinned.values()) if event.position == position)
-        return {id(event): event for event in (self._events.get(position), *kept) if event is not None}.values()
-
-    def _undo(self, room: Room) -> None:
-        room.pending -= 1
-        room.stale = True
 
 
 def _check_content(content: dict[str, Any]) -> None:
@@ -356,14 +221,3 @@ def _check_content(content: dict[str, Any]) -> None:
         check_event_value(content)
     except JsonError as error:
         raise BadJson(str(error)) from None
-
-
-def redact_stored(target: StoredEvent, redaction: StoredEvent, writes: Writes) -> None:
-    """Lists what a redaction does to a stored event: only the redacted form is kept.
-
-    https://spec.matrix.org/v1.19/client-server-api/#redactions
-    """
-    redacted = orjson.dumps(redact_event(target.pdu.json, target.pdu.room_version))
-    relation = kept_relation(target.pdu.type, target.pdu.state_key, target.pdu.content)
-    parent = None if relation is None else relation.event_id
-    writes.redactions.append(Redaction(target.room, target.position, redacted, redaction.position, parent))

@@ -29,8 +29,8 @@ def display_names(room: Room, events: EventCache) -> dict[str, str]:
     for rules, users in room.rule_groups.groups.items():
         for user_id in users if rules.needs_display_name else ():
             key = ("m.room.member", user_id)
-            member = room.tip.state.get(key)
-            if member is None and (position := room.state.get(key)) is not None:
+            member = room.tip_event(key)
+            if member is None and (position := room.tip_position(key)) is not None:
                 member = events.get(position)
                 if member is None:
                     missing.append(position)

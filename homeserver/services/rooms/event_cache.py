@@ -33,8 +33,14 @@ class EventCache:
         self._by_id[event.event_id] = event
         if len(self._by_position) > self._max_events:
             _, old = self._by_position.popitem(last=False)
-            del self._by_id[old.event_id]
+            if self._by_id.get(old.event_id) is old:
+                del self._by_id[old.event_id]
         return event
+
+    def move(self, position: int, event: StoredEvent) -> None:
+        """Lets the position that an event had lead to what it has become."""
+        self._by_position[position] = event
+        self._by_id[event.event_id] = event
 
     def get(self, position: int) -> StoredEvent | None:
         """The event at a position, if it is here."""
@@ -73,6 +79,18 @@ class EventCache:
             published = self.relations_published
             for event in await self._repository.load_by_position(missing):
                 found[event.position] = self._add_read(event, published)
+            if gone := [position for position in missing if position not in found]:
+                found.update(await self._load_moved(gone))
+        return found
+
+    async def _load_moved(self, positions: list[int]) -> dict[int, StoredEvent]:
+        moved = await self._repository.load_moved(positions)
+        if not moved:
+            return {}
+        loaded = await self.load(set(moved.values()))
+        found = {position: loaded[moved_to] for position, moved_to in moved.items() if moved_to in loaded}
+        for position, event in found.items():
+            self.move(position, event)
         return found
 
     async def load_id(self, event_id: str) -> StoredEvent | None:

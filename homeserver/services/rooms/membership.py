@@ -174,7 +174,7 @@ class Membership:
 
 
 def _is_restricted(room: Room) -> bool:
-    event = room.tip.state.get(JOIN_RULES) or room.pinned.get(JOIN_RULES)
+    event = room.tip_event(JOIN_RULES)
     return event is not None and event.pdu.content.get("join_rule") in ("restricted", "knock_restricted")
 
 

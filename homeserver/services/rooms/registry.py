@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from homeserver.metrics import Metrics
 from homeserver.services.rooms.event_cache import EventCache
-from homeserver.services.rooms.room import Room
+from homeserver.services.rooms.room import Extremity, Room
 from matrix.room_versions import ROOM_VERSIONS, RoomVersion
 from storage.events import EventRepository
 from storage.rooms import RoomRepository
@@ -118,7 +118,7 @@ class RoomRegistry:
         extremities = [last]
         if last.extremities is not None:
             extremities = list((await self._cache.load(last.extremities)).values())
-        room.tip.extremities = [event.pdu.reference for event in extremities]
+        room.tip.extremities = [Extremity.of(event) for event in extremities]
         room.tip.depth = max(event.pdu.depth for event in extremities)
         room.tip.snapshot = last.room_snapshot or last.snapshot
         room.tip.notify_count, room.tip.highlight_count = last.notify_count, last.highlight_count

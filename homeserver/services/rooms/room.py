@@ -6,11 +6,15 @@ All else is what is published: readers never see an event that is not durable.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from homeserver.services.rooms.rule_groups import RuleGroups
 from homeserver.services.rooms.threads import RoomThreads
 from homeserver.services.rooms.unread import UnreadCounts
+from matrix.identifiers import get_domain
 from matrix.pdu import EventReference, Pdu
 from matrix.power_levels import PowerLevels
 from matrix.push_rules import MentionIndex, RoomContext
@@ -29,16 +33,33 @@ TIMELINE_EVENTS = 32
 
 
 class NotLoaded(Exception):
-    """State events, or users' push rules, have to be read from the database first."""
+    """State events, or users' push rules, have to be read from the database first; or the room is `busy` meanwhile."""
 
-    def __init__(self, positions: Collection[int], users: Collection[str] = ()) -> None:
+    def __init__(
+        self, positions: Collection[int], users: Collection[str] = (), busy: asyncio.Future[None] | None = None
+    ) -> None:
         super().__init__(f"{len(positions)} events, rules of {len(users)} users")
         self.positions = positions
         self.users = users
+        self.busy = busy
+
+
+class Extremity(NamedTuple):
+    """An event on which the next one stands, and the snapshot of the state after it."""
+
+    position: int
+    snapshot: int
+    depth: int
+    reference: EventReference
+
+    @classmethod
+    def of(cls, event: StoredEvent) -> Extremity:
+        """An event as the newest of its room, or of a branch of it."""
+        return cls(event.position, event.snapshot, event.pdu.depth, event.pdu.reference)
 
 
 class Tip:
-    """Where the next event goes. `state` holds the state events that are not published yet."""
+    """Where the next event goes. `state` holds the state that is not published yet: None for what is gone."""
 
     __slots__ = (
         "depth",
@@ -52,13 +73,13 @@ class Tip:
     )
 
     def __init__(self) -> None:
-        self.extremities: list[EventReference] = []
+        self.extremities: list[Extremity] = []
         self.depth = 0
         self.snapshot = 0
         self.notify_count = 0
         self.highlight_count = 0
         self.joined_count = 0
-        self.state: dict[StateKey, StoredEvent] = {}
+        self.state: dict[StateKey, StoredEvent | None] = {}
         self.memberships: dict[str, str] = {}
 
     def copy(self) -> Tip:
@@ -77,7 +98,10 @@ class Room:
     `state` maps state keys to the positions of the current state events; `keys` numbers the state keys for
     snapshots; `last_position` is the newest published event's, `changed_position` that of the newest published change
     of any kind (receipts, typing). `timeline` is complete after `timeline_after`. `shared_section` is what /sync last
-    told several members in the same words, and of which positions.
+    told several members in the same words, and of which positions. `servers` counts each server's joined members;
+    `is_expecting_servers` tells that the first of another server's has joined, which may not be published yet.
+    `resolving` is there while the state of several branches is being worked out: no event can be made until it is done.
+    `resolved` tells of which keys' state changed, and at which position, without an event of their own: by resolution.
     """
 
     def __init__(self, room: int, room_id: str, version: RoomVersion, server_name: str) -> None:
@@ -88,12 +112,16 @@ class Room:
         self.tip = Tip()
         self.pending = 0
         self.stale = False
+        self.resolving: asyncio.Future[None] | None = None
         # Published.
         self.keys: dict[StateKey, int] = {}
         self.state: dict[StateKey, int] = {}
         self.pinned: dict[StateKey, StoredEvent] = {}
         self.members: dict[str, str] = {}
         self.local_joined: set[str] = set()
+        self.servers: Counter[str] = Counter()
+        self.is_expecting_servers = False
+        self.resolved: dict[StateKey, int] = {}
         self.joined_count = 0
         self.invited_count = 0
         self.last_position = 0
@@ -117,12 +145,31 @@ class Room:
     @property
     def power_levels(self) -> PowerLevels:
         """The power levels at the tip, worked out once for each form of an m.room.power_levels event."""
-        event = self.tip.state.get(POWER_LEVELS) or self.pinned.get(POWER_LEVELS)
+        event = self.tip_event(POWER_LEVELS)
         pdu = event.pdu if event is not None else None
         if self._power_levels is None or self._power_levels[0] is not pdu:
-            create = self.tip.state.get(CREATE) or self.pinned[CREATE]
+            create = self.tip_event(CREATE)
+            assert create is not None, f"{self.room_id} has no m.room.create"
             self._power_levels = (pdu, PowerLevels.of(self.version, create.pdu, pdu))
         return self._power_levels[1]
+
+    def tip_event(self, key: StateKey) -> StoredEvent | None:
+        """The state event where the next event goes, if it is at hand: only members' may not be (`tip_position`)."""
+        if key in self.tip.state:
+            return self.tip.state[key]
+        return self.pinned.get(key)
+
+    def tip_position(self, key: StateKey) -> int | None:
+        """The position of the state event where the next event goes; None where there is none."""
+        if key in self.tip.state:
+            event = self.tip.state[key]
+            return None if event is None else event.position
+        return self.state.get(key)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other servers take part in the room."""
+        return self.is_expecting_servers or len(self.servers) > 1 or (bool(self.servers) and not self.local_joined)
 
     def power_context(self, sender: str) -> RoomContext:
         """What push rules ask about the room when `sender` sends something."""
@@ -137,28 +184,35 @@ class Room:
         """A user's membership where the next event goes."""
         return self.tip.memberships.get(user_id) or self.members.get(user_id)
 
-    def publish(self, event: StoredEvent) -> None:
-        """Takes an accepted timeline event, now committed, into what is published."""
+    def publish(self, event: StoredEvent, changes: Mapping[StateKey, StoredEvent | None]) -> None:
+        """Takes an accepted timeline event, now committed, into what is published, and what it changes in the state."""
         self.timeline.append(event)
         if len(self.timeline) >= 2 * TIMELINE_EVENTS:
             self.timeline_after = self.timeline[-TIMELINE_EVENTS - 1].position
             del self.timeline[:-TIMELINE_EVENTS]
+        for key, changed in changes.items():
+            self._publish_state(key, changed)
+            if changed is not event and self.last_position:
+                self.resolved[key] = event.position
         self.last_position = self.changed_position = event.position
         self.notify_count = event.notify_count
         self.highlight_count = event.highlight_count
-        if event.pdu.state_key is not None:
-            self._publish_state(event)
+        if changes and not self.tip.state:
+            self.tip.memberships.clear()
 
-    def _publish_state(self, event: StoredEvent) -> None:
-        key = event.pdu.state_key_pair
-        self.state[key] = event.position
-        if self.tip.state.get(key) is event:
+    def _publish_state(self, key: StateKey, event: StoredEvent | None) -> None:
+        if event is None:
+            self.state.pop(key, None)
+            self.pinned.pop(key, None)
+            membership = "leave"
+        else:
+            self.state[key] = event.position
+            membership = event.pdu.content.get("membership", "leave") if key[0] == "m.room.member" else ""
+        if key in self.tip.state and self.tip.state[key] is event:
             del self.tip.state[key]
         if key[0] == "m.room.member":
-            self.publish_membership(key[1], event.pdu.content["membership"])
-            if not self.tip.state:
-                self.tip.memberships.clear()
-        else:
+            self.publish_membership(key[1], membership)
+        elif event is not None:
             self.pin(key, event)
 
     def pin(self, key: StateKey, event: StoredEvent) -> None:
@@ -171,6 +225,8 @@ class Room:
         self.members[user_id] = membership
         self.joined_count += (membership == "join") - (before == "join")
         self.invited_count += (membership == "invite") - (before == "invite")
+        if (membership == "join") != (before == "join"):
+            self._count_server(get_domain(user_id), 1 if membership == "join" else -1)
         if user_id.endswith(self.domain):
             if membership == "join":
                 self.local_joined.add(user_id)
@@ -181,3 +237,8 @@ class Room:
                 self.mentions.add(user_id)
             else:
                 self.mentions.remove(user_id)
+
+    def _count_server(self, server_name: str, change: int) -> None:
+        self.servers[server_name] += change
+        if self.servers[server_name] <= 0:
+            del self.servers[server_name]

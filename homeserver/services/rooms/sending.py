@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from homeserver.services.accounts.sessions import Requester
@@ -10,6 +10,7 @@ from homeserver.services.errors import BadJson, Forbidden, MatrixError, NotFound
 from homeserver.services.rooms.access import NOT_IN_ROOM, Access
 from homeserver.services.rooms.authoring import Authoring, Draft
 from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.missing_state import MissingState
 from homeserver.services.rooms.room import NotLoaded, Room
 from homeserver.services.rooms.thread_lookup import ThreadLookup
 from homeserver.services.rooms.transactions import Transactions
@@ -35,7 +36,7 @@ class Sending:
         relations: RelationRepository,
         transactions: Transactions,
         threads: ThreadLookup,
-        load_rules: Callable[[str], Awaitable[object]],
+        missing: MissingState,
     ) -> None:
         self._access = access
         self._authoring = authoring
@@ -43,7 +44,7 @@ class Sending:
         self._relations = relations
         self._transactions = transactions
         self._threads = threads
-        self._load_rules = load_rules
+        self._missing = missing
 
     async def author(
         self,
@@ -64,9 +65,7 @@ class Sending:
             try:
                 made, done = self._authoring.author(room, wanted, writes)
             except NotLoaded as missing:
-                await self._events.load(missing.positions)
-                for user_id in missing.users:
-                    await self._load_rules(user_id)
+                await self._missing.load(missing)
                 continue
             await done
             return made
@@ -170,8 +169,8 @@ class Sending:
         return (await self.author(room, lambda _: (draft,)))[0].event_id
 
     async def _current(self, room: Room, key: tuple[str, str]) -> StoredEvent | None:
-        event = room.tip.state.get(key) or room.pinned.get(key)
-        if event is None and (position := room.state.get(key)) is not None:
+        event = room.tip_event(key)
+        if event is None and (position := room.tip_position(key)) is not None:
             event = (await self._events.load([position])).get(position)
         return event
 

@@ -5,7 +5,7 @@ https://spec.matrix.org/v1.19/client-server-api/#published-room-directory
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -31,11 +31,11 @@ RESTRICTED = ("restricted", "knock_restricted")
 MAX_ALLOWED_ROOMS = 100
 
 
-def changes_summary(made: Sequence[StoredEvent], writes: Writes) -> bool:
-    """Whether new events and what they write change what a directory says of their room."""
+def changes_summary(changes: Iterable[Mapping[StateKey, StoredEvent | None]], writes: Writes) -> bool:
+    """Whether what new events change in the state, and write, changes what a directory says of their room."""
     if writes.memberships or writes.redactions:
         return True
-    return any(event.pdu.state_key is not None and event.pdu.state_key_pair in SUMMARISED for event in made)
+    return any(not SUMMARISED.isdisjoint(keys) for keys in changes)
 
 
 def summary_row(room: Room, redactions: Sequence[Redaction] = (), *, published: bool = False) -> RoomSummaryRow:
@@ -46,7 +46,7 @@ def summary_row(room: Room, redactions: Sequence[Redaction] = (), *, published: 
     redacted = {redaction.position: redaction for redaction in redactions}
 
     def content(key: StateKey) -> Mapping[str, Any]:
-        event = room.pinned.get(key) if published else room.tip.state.get(key) or room.pinned.get(key)
+        event = room.pinned.get(key) if published else room.tip_event(key)
         if event is None:
             return {}
         if (redaction := redacted.get(event.position)) is not None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from homeserver.services.accounts.sessions import Requester
@@ -26,6 +26,7 @@ from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.authoring import Authoring, Draft
 from homeserver.services.rooms.creation import MAX_CREATORS
 from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.missing_state import MissingState
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import CREATE, POWER_LEVELS, NotLoaded, Room
 from homeserver.services.rooms.tags import RoomTags
@@ -66,7 +67,7 @@ class Upgrades:
         rooms: RoomRepository,
         profiles: Profiles,
         room_tags: RoomTags,
-        load_rules: Callable[[str], Awaitable[object]],
+        missing: MissingState,
         *,
         server_name: str,
     ) -> None:
@@ -77,7 +78,7 @@ class Upgrades:
         self._rooms = rooms
         self._profiles = profiles
         self._room_tags = room_tags
-        self._load_rules = load_rules
+        self._missing = missing
         self._server_name = server_name
 
     async def upgrade(
@@ -105,9 +106,7 @@ class Upgrades:
             try:
                 return await self._replace(room, user_id, version, creators, join, aliases)
             except NotLoaded as missing:
-                await self._events.load(missing.positions)
-                for missing_user in missing.users:
-                    await self._load_rules(missing_user)
+                await self._missing.load(missing)
         raise MatrixError(503, "M_LIMIT_EXCEEDED", "The server is overloaded", {"retry_after_ms": 1000})
 
     async def _replace(
@@ -153,7 +152,7 @@ def _create_content(room: Room, version: RoomVersion, user_id: str, creators: Se
     old = room.pinned[CREATE].pdu.content
     predecessor = {"room_id": room.room_id}
     if not version.room_id_is_create_event_hash:
-        predecessor["event_id"] = room.tip.extremities[0].event_id
+        predecessor["event_id"] = room.tip.extremities[-1].reference.event_id
     content: dict[str, Any] = {"room_version": version.identifier, "predecessor": predecessor}
     content.update({key: old[key] for key in KEPT_OF_CREATE if key in old})
     if version.create_has_creator:
@@ -167,10 +166,10 @@ def _transferred(room: Room, user_id: str, aliases: Sequence[str]) -> list[Draft
     """The state that goes over; of the canonical alias what leads to the new room then."""
     drafts = []
     for type in TRANSFERRED:
-        event = room.tip.state.get((type, "")) or room.pinned.get((type, ""))
+        event = room.tip_event((type, ""))
         if event is not None:
             drafts.append(Draft(type, user_id, dict(event.pdu.content), ""))
-    event = room.tip.state.get(CANONICAL_ALIAS) or room.pinned.get(CANONICAL_ALIAS)
+    event = room.tip_event(CANONICAL_ALIAS)
     if event is None:
         return drafts
     alias, others = event.pdu.content.get("alias"), event.pdu.content.get("alt_aliases")
@@ -186,7 +185,7 @@ def _power_levels(room: Room, version: RoomVersion, creators: set[str]) -> dict[
     Creators whose power is infinite may not be named; where it ceases to be, they keep the level of old creators, and
     what only they were able to do is left to those who have that.
     """
-    event = room.tip.state.get(POWER_LEVELS) or room.pinned.get(POWER_LEVELS)
+    event = room.tip_event(POWER_LEVELS)
     if event is None:
         return None
     old = event.pdu.content
@@ -212,7 +211,7 @@ def _farewell(room: Room, user_id: str, new_room_id: str) -> list[Draft]:
     """The tombstone and, where the user may, levels that keep others from speaking and inviting."""
     content = {"body": "This room has been replaced", "replacement_room": new_room_id}
     drafts = [Draft(TOMBSTONE, user_id, content, "")]
-    event = room.tip.state.get(POWER_LEVELS) or room.pinned.get(POWER_LEVELS)
+    event = room.tip_event(POWER_LEVELS)
     levels = room.power_levels
     raised = max(RAISED_LEVEL, levels.users_default + 1)
     new = {

@@ -75,10 +75,15 @@ class UserRooms:
         if event.pdu.type != "m.room.member" or event.pdu.state_key is None:
             return
         user_id = event.pdu.state_key
-        membership = room.membership(user_id)
+        self.on_membership(room, user_id, room.membership(user_id), event.position, before)
+
+    def on_membership(
+        self, room: Room, user_id: str, membership: str | None, position: int, before: str | None
+    ) -> None:
+        """Takes in what a membership has become (a `MembershipObserver`)."""
         if membership is None or membership == before:
             return
-        changed = UserRoom(room.room, room.room_id, membership, event.position)
+        changed = UserRoom(room.room, room.room_id, membership, position)
         if user_id in self._meanwhile:
             self._meanwhile[user_id].append(changed)
         elif (rooms := self._users.get(user_id)) is not None:

@@ -125,7 +125,11 @@ class RoomSections:
             if is_new or has_news:
                 state = await self._state_after(request, room, 0 if is_new else since)
         # Otherwise every change of the state stands in the timeline.
-        elif is_new or timeline.limited or (has_news and not request.filter.room.timeline.is_trivial):
+        elif (
+            is_new
+            or timeline.limited
+            or (has_news and (not request.filter.room.timeline.is_trivial or _is_resolved_since(room, since)))
+        ):
             state = await self._state_before(request, room, timeline.events, 0 if is_new else since)
         state_events = await self._state_events(request, room, state, timeline.events, is_new=is_new)
         ephemeral = await self._ephemeral(request, room, 0 if is_new else since)
@@ -154,7 +158,7 @@ class RoomSections:
         """What the state was before a timeline slice that ends now, without what is older than `since`."""
         if room.timeline_after <= request.now:
             later = [event for event in room.timeline if event.position > request.now]
-            state = state_since(room.state, since)
+            state = state_since(room.state, since, room.resolved)
         else:  # while this answer was made the room has moved on further than memory goes back
             last = await self._events.load_timeline(room.room, after=0, up_to=request.now, limit=1, backwards=True)
             later = []
@@ -163,7 +167,7 @@ class RoomSections:
 
     async def _state_after(self, request: SyncRequest, room: Room, since: int) -> dict[tuple[str, str], int]:
         """What of the state now is newer than `since`: what memory has of the timeline tells, if it goes that far."""
-        if not since or room.timeline_after > since:
+        if not since or room.timeline_after > since or _is_resolved_since(room, since):
             return await self._state_before(request, room, (), since)
         return {
             event.pdu.state_key_pair: event.position
@@ -279,6 +283,8 @@ class RoomSections:
         https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
         """
         member = (await self._events.load([user_room.position]))[user_room.position]
+        if member.kind == EventKind.OUTLIER:
+            return orjson.dumps(foreign_stripped_state(member))
         if member.pdu.sender in request.ignored:
             return None
         shown = [event for type in STRIPPED_STATE if (event := room.pinned.get((type, ""))) is not None]
@@ -428,11 +434,24 @@ class RoomSections:
         return b",".join(shaped)
 
 
-def state_since(state: Mapping[tuple[str, str], int], since: int) -> dict[tuple[str, str], int]:
-    """A copy of what changed in a state after a position."""
+NO_RESOLVED_KEYS: Mapping[tuple[str, str], int] = {}
+
+
+def state_since(
+    state: Mapping[tuple[str, str], int], since: int, resolved: Mapping[tuple[str, str], int] = NO_RESOLVED_KEYS
+) -> dict[tuple[str, str], int]:
+    """A copy of what changed in a state after a position: new events, and old ones that resolution brought back."""
     if not since:
         return dict(state)
-    return {key: position for key, position in state.items() if position > since}
+    changed = {key: position for key, position in state.items() if position > since}
+    for key, resolved_at in resolved.items():
+        if resolved_at > since and key in state:
+            changed[key] = state[key]
+    return changed
+
+
+def _is_resolved_since(room: Room, since: int) -> bool:
+    return any(position > since for position in room.resolved.values())
 
 
 def before_timeline(

@@ -1,0 +1,328 @@
+"""What an event that is allowed does to its room: the one road by which events come in, whoever made them.
+
+1. Count what it does to the members' unread counts.
+2. Take a position, advance the tip, and list what is to be written.
+3. (By the caller:) submit it; when it is durable, `publish` it and tell the observers.
+
+Nothing here awaits or reads the database. Where an event goes onto the tip as it is, as nearly all do, the state it
+changes is its own key; for one that stands elsewhere in the graph a `Placement` says what becomes of the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import orjson
+
+from homeserver.services.rooms.counting import count_event, display_names
+from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.room import Extremity, NotLoaded, Room, StateKey
+from homeserver.services.rooms.summaries import changes_summary, summary_row
+from homeserver.services.rooms.unread import UnreadCounts
+from homeserver.services.stream import Stream
+from matrix.pdu import Pdu
+from matrix.push_rules import UserRules
+from matrix.redaction import redact_event
+from matrix.relations import THREAD, kept_relation
+from storage.events import StoredEvent
+from storage.relations import RelationRow, with_child
+from storage.rooms import MembershipRow, StateKeyRow
+from storage.snapshots import NewSnapshot
+from storage.stream import Redaction, Writes
+
+PublishObserver = Callable[[Room, StoredEvent, str | None], None]
+"""Called for each published event, with the membership that a member event's user had before."""
+
+MembershipObserver = Callable[[Room, str, str, int, str | None], None]
+"""Called for memberships that an event changes which is not their own: (room, user, membership, position, before)."""
+
+StateChanges = Mapping[StateKey, StoredEvent | None]
+NO_CHANGES: StateChanges = {}
+NOBODY: Mapping[str, UserRules] = {}
+
+
+@dataclass(slots=True)
+class Origin:
+    """Whom an event comes from, beside what stands in it: the sending device and its transaction, what it redacts.
+
+    `thread` is that of the event it relates to, where it does not say itself which thread it is in. `is_outgoing`: it
+    is for this server to send to others.
+    """
+
+    device: int | None = None
+    txn_id: str | None = None
+    thread: str | None = None
+    target: StoredEvent | None = None
+    is_outgoing: bool = True
+
+
+@dataclass(slots=True)
+class Placement:
+    """Where an event goes that does not stand on the tip.
+
+    The state before it is `changes_before` (0: gone) on top of the snapshot `parent`, and `replaces` the position of
+    what it takes the place of there. `beside` are the extremities that remain beside it; `current` is what else
+    changes in the room's current state, of which the event is a part if `is_current`.
+    """
+
+    parent: int
+    changes_before: Mapping[StateKey, int]
+    replaces: int | None = None
+    beside: list[Extremity] = field(default_factory=list)
+    current: StateChanges = field(default_factory=dict)
+    is_current: bool = True
+
+
+class Accepted(NamedTuple):
+    """An event that is on its way into the database, and what it changes in the room's current state."""
+
+    event: StoredEvent
+    changes: StateChanges
+
+
+class Acceptance:
+    """Takes allowed events into rooms, and publishes them once they are durable."""
+
+    def __init__(
+        self, stream: Stream, events: EventCache, known_rules: Callable[[str], UserRules | None], *, server_name: str
+    ) -> None:
+        self._stream = stream
+        self._events = events
+        self._known_rules = known_rules
+        self._server_name = server_name
+        self.observers: list[PublishObserver] = []
+        self.membership_observers: list[MembershipObserver] = []
+
+    def accept(
+        self, room: Room, pdu: Pdu, origin: Origin, writes: Writes, placement: Placement | None = None
+    ) -> Accepted:
+        """Advances the tip by an event. Raises NotLoaded, before anything is changed, and Overloaded."""
+        names = display_names(room, self._events)
+        joining = self._rules_of_joining(room, pdu, placement)
+        relation = kept_relation(pdu.type, pdu.state_key, pdu.content)
+        thread = origin.thread
+        if relation is not None and relation.rel_type == THREAD:
+            thread = relation.event_id
+        room_snapshot = self._stream.next_position() if placement is not None else 0
+        position = self._stream.next_position()
+        tip = room.tip
+        notifies = count_event(room, pdu, position, thread, names, writes)
+        event = StoredEvent(
+            position=position,
+            room=room.room,
+            pdu=pdu,
+            snapshot=tip.snapshot,
+            notifies=notifies,
+            notify_count=tip.notify_count,
+            highlight_count=tip.highlight_count,
+            device=origin.device,
+            txn_id=origin.txn_id,
+        )
+        if placement is None:
+            changes = self._follow_tip(room, event, writes) if pdu.state_key is not None else NO_CHANGES
+            tip.extremities = [Extremity.of(event)]
+            tip.depth = pdu.depth
+        else:
+            changes = self._place(room, event, placement, room_snapshot, writes)
+        for user_id, rules in joining.items():
+            room.rule_groups.set(user_id, rules.in_room(room.room_id))
+        if origin.target is not None:
+            redact_stored(origin.target, event, writes)
+        writes.events.append(event)
+        if relation is not None:
+            row = RelationRow(position, room.room, relation.event_id, relation.rel_type, pdu.type, pdu.sender)
+            writes.relations.append(row)
+        if origin.is_outgoing and room.is_shared:
+            writes.outgoing.append(position)
+        return Accepted(event, changes)
+
+    def summarise(self, room: Room, accepted: Sequence[Accepted], writes: Writes) -> None:
+        """Notes what the directory is to say of the room, if these events, the last of a unit, change that."""
+        if (writes.snapshots or writes.redactions) and changes_summary([a.changes for a in accepted], writes):
+            writes.summaries.append(summary_row(room, writes.redactions))
+
+    def _rules_of_joining(self, room: Room, pdu: Pdu, placement: Placement | None) -> Mapping[str, UserRules]:
+        """The push rules of users of this server whom the event makes members. Raises NotLoaded."""
+        if placement is None and pdu.type != "m.room.member":
+            return NOBODY
+        joining = {}
+        changed: dict[StateKey, Pdu] = {}
+        if pdu.type == "m.room.member" and pdu.state_key is not None:
+            changed[pdu.state_key_pair] = pdu
+        if placement is not None:
+            changed.update({key: event.pdu for key, event in placement.current.items() if event is not None})
+        for (type, user_id), member in changed.items():
+            if type != "m.room.member" or member.content.get("membership") != "join":
+                continue
+            if not user_id.endswith(room.domain) or room.tip_membership(user_id) == "join":
+                continue
+            rules = self._known_rules(user_id)
+            if rules is None:
+                raise NotLoaded((), (user_id,))
+            joining[user_id] = rules
+        return joining
+
+    def _follow_tip(self, room: Room, event: StoredEvent, writes: Writes) -> StateChanges:
+        """The state after a state event that stands on the tip."""
+        key = event.pdu.state_key_pair
+        event.replaces = room.tip_position(key)
+        number = self._number(room, key, writes)
+        writes.snapshots.append(NewSnapshot(event.position, room.tip.snapshot, {number: event.position}))
+        room.tip.snapshot = event.snapshot = event.position
+        changes = {key: event}
+        self._change_state(room, changes, event.position, writes)
+        return changes
+
+    def _place(
+        self, room: Room, event: StoredEvent, placement: Placement, room_snapshot: int, writes: Writes
+    ) -> StateChanges:
+        """The state after an event that stands elsewhere, and the room's, for which a position was taken before."""
+        tip, pdu = room.tip, event.pdu
+        after = dict(placement.changes_before)
+        changes: dict[StateKey, StoredEvent | None] = dict(placement.current)
+        if pdu.state_key is not None:
+            event.replaces = placement.replaces
+            after[pdu.state_key_pair] = event.position
+            if placement.is_current:
+                changes[pdu.state_key_pair] = event
+        event.snapshot = placement.parent
+        if after:
+            numbered = {self._number(room, key, writes): position for key, position in after.items()}
+            writes.snapshots.append(NewSnapshot(event.position, placement.parent, numbered))
+            event.snapshot = event.position
+        if not placement.beside:
+            tip.snapshot = event.snapshot
+        else:
+            if changes:
+                numbered = {
+                    self._number(room, key, writes): 0 if changed is None else changed.position
+                    for key, changed in changes.items()
+                }
+                writes.snapshots.append(NewSnapshot(room_snapshot, tip.snapshot, numbered))
+                tip.snapshot = room_snapshot
+            event.room_snapshot = tip.snapshot
+            event.extremities = [*(extremity.position for extremity in placement.beside), event.position]
+        tip.extremities = [*placement.beside, Extremity.of(event)]
+        tip.depth = max(extremity.depth for extremity in tip.extremities)
+        self._change_state(room, changes, event.position, writes)
+        return changes
+
+    def _number(self, room: Room, key: StateKey, writes: Writes) -> int:
+        number = room.keys.get(key)
+        if number is None:
+            number = room.keys[key] = len(room.keys) + 1
+            writes.state_keys.append(StateKeyRow(room.room, number, *key))
+        return number
+
+    def _change_state(self, room: Room, changes: StateChanges, position: int, writes: Writes) -> None:
+        tip = room.tip
+        for key, event in changes.items():
+            tip.state[key] = event
+            if key[0] != "m.room.member":
+                continue
+            membership = event.pdu.content["membership"] if event is not None else "leave"
+            if membership != (before := room.tip_membership(key[1])):
+                tip.joined_count += (membership == "join") - (before == "join")
+                writes.memberships.append(MembershipRow(key[1], room.room, position, membership))
+            tip.memberships[key[1]] = membership
+            if membership != "join":
+                room.rule_groups.set(key[1], None)
+            if not key[1].endswith(room.domain):
+                room.is_expecting_servers |= membership == "join"
+            elif membership in ("join", "invite"):
+                room.mentions.add(key[1])  # the very next event may mention them
+
+    def publish(self, room: Room, accepted: Sequence[Accepted], writes: Writes) -> None:
+        """Shows events, now durable, to readers, and tells the observers."""
+        room.pending -= 1
+        for redaction in writes.redactions:
+            room.unread.clear()  # counted anew from the database when next asked for
+            self._redact(room, redaction)
+        for relation in writes.relations:
+            self._relate(room, relation, {event.position: event.event_id for event, _ in accepted})
+        threads: dict[int, str] = {}
+        if writes.thread_events:
+            senders = {event.position: event.pdu.sender for event, _ in accepted}
+            for thread_event in writes.thread_events:
+                threads[thread_event.position] = thread_event.thread
+                room.threads.publish(thread_event, senders[thread_event.position])
+        for row in writes.personal_counts:
+            if (counts := room.unread.get(row.user_id)) is not None:
+                counts.add(row.notify, row.highlight, threads.get(row.position))
+        for event, changes in accepted:
+            self._publish_one(room, event, changes, writes)
+
+    def _publish_one(self, room: Room, event: StoredEvent, changes: StateChanges, writes: Writes) -> None:
+        self._events.add(event)
+        is_member = event.pdu.type == "m.room.member" and event.pdu.state_key is not None
+        before = room.membership(event.pdu.state_key or "") if is_member else None
+        others: list[tuple[str, str | None]] = []
+        if len(changes) > is_member:
+            own = event.pdu.state_key if is_member else None
+            others = [(key[1], room.membership(key[1])) for key in changes if key[0] == "m.room.member"]
+            others = [(user_id, membership) for user_id, membership in others if user_id != own]
+        room.publish(event, changes)
+        if event.notifies and (counts := room.unread.get(event.pdu.sender)) is not None:
+            self._publish_own(counts, event, writes)
+        for user_id, membership_before in others:
+            membership = room.membership(user_id) or "leave"
+            for tell in self.membership_observers:
+                tell(room, user_id, membership, event.position, membership_before)
+        for observer in self.observers:
+            observer(room, event, before)
+
+    def _publish_own(self, counts: UnreadCounts, event: StoredEvent, writes: Writes) -> None:
+        """What notifies everyone does not notify its sender."""
+        if not counts.is_own:
+            highlights = any(row.position == event.position for row in writes.room_highlights)
+            counts.add(-1, -highlights, None)
+
+    def _redact(self, room: Room, redaction: Redaction) -> None:
+        """Takes a redacted event's content out of memory, wherever it is."""
+        if redaction.parent is not None:
+            for event in self._copies_of(room, redaction.parent):
+                event.children = None
+        redacted = orjson.loads(redaction.json)
+        for target in self._copies(room, redaction.position):
+            target.pdu = Pdu(room.version, target.event_id, redacted)
+            target.redacted_by = redaction.redacted_by
+            target.client_json = target.unsigned_json = None
+        if "state_key" not in redacted and redacted["type"] != "m.room.redaction":
+            return  # no other event shows its content
+        for event in (*self._events.showing(redaction.position), *room.timeline, *room.pinned.values()):
+            if redaction.position in (event.replaces, event.redacted_by):
+                event.unsigned_json = None
+
+    def _relate(self, room: Room, relation: RelationRow, event_ids: Mapping[int, str]) -> None:
+        """Tells an event's copies in memory what else relates to it."""
+        for event in self._copies_of(room, relation.parent):
+            event.children = with_child(event.children, relation, event_ids[relation.position])
+
+    def _copies_of(self, room: Room, event_id: str) -> Iterable[StoredEvent]:
+        """The objects of a message whose children change: the cache's, and what the room has kept of it."""
+        self._events.relations_published += 1
+        kept = (event for event in room.timeline if event.event_id == event_id)
+        return {id(event): event for event in (self._events.known(event_id), *kept) if event is not None}.values()
+
+    def _copies(self, room: Room, position: int) -> Iterable[StoredEvent]:
+        """The objects of one event: the cache's, and the one that the room has kept where the cache let go of it."""
+        kept = (event for event in (*room.timeline, *room.pinned.values()) if event.position == position)
+        return {id(event): event for event in (self._events.get(position), *kept) if event is not None}.values()
+
+    def undo(self, room: Room) -> None:
+        """Gives up a room as it is in memory, as something that it was built on could not be written."""
+        room.pending -= 1
+        room.stale = True
+
+
+def redact_stored(target: StoredEvent, redaction: StoredEvent, writes: Writes) -> None:
+    """Lists what a redaction does to a stored event: only the redacted form is kept.
+
+    https://spec.matrix.org/v1.19/client-server-api/#redactions
+    """
+    redacted = orjson.dumps(redact_event(target.pdu.json, target.pdu.room_version))
+    relation = kept_relation(target.pdu.type, target.pdu.state_key, target.pdu.content)
+    parent = None if relation is None else relation.event_id
+    writes.redactions.append(Redaction(target.room, target.position, redacted, redaction.position, parent))
