@@ -30,7 +30,7 @@ INSERT INTO pending_redactions (redacts, room, position)
 SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[]) ON CONFLICT DO NOTHING
 """
 PENDING_REDACTIONS = "SELECT redacts, room, position FROM pending_redactions WHERE redacts = ANY($1::text[])"
-DELETE_PENDING_REDACTIONS = "DELETE FROM pending_redactions WHERE redacts = ANY($1::text[])"
+AWAITED = "SELECT DISTINCT redacts FROM pending_redactions LIMIT $1"
 
 INSERT_OUTGOING_EDUS = """
 INSERT INTO outgoing_edus (destination, position, edu) SELECT * FROM unnest($1::text[], $2::bigint[], $3::bytea[])
@@ -104,9 +104,9 @@ class FederationRepository:
         """The redactions of these events that came before them."""
         return [PendingRedaction(*row) for row in await self._pool.fetch(PENDING_REDACTIONS, list(event_ids))]
 
-    async def delete_pending_redactions(self, event_ids: Iterable[str]) -> None:
-        """Forgets them, once they are applied."""
-        await self._pool.execute(DELETE_PENDING_REDACTIONS, list(event_ids))
+    async def load_awaited(self, *, limit: int) -> set[str]:
+        """The IDs of events whose redactions came before them."""
+        return {row["redacts"] for row in await self._pool.fetch(AWAITED, limit)}
 
     async def load_destinations(self) -> dict[str, int]:
         """Destination -> the position up to which it was sent events."""

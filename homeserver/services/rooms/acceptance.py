@@ -26,7 +26,7 @@ from matrix.pdu import Pdu
 from matrix.push_rules import UserRules
 from matrix.redaction import redact_event
 from matrix.relations import THREAD, kept_relation
-from storage.events import StoredEvent
+from storage.events import EventKind, StoredEvent
 from storage.relations import RelationRow, with_child
 from storage.rooms import MembershipRow, StateKeyRow
 from storage.snapshots import NewSnapshot
@@ -137,6 +137,25 @@ class Acceptance:
         if origin.is_outgoing and room.is_shared:
             writes.outgoing.append(position)
         return Accepted(event, changes)
+
+    def set_aside(
+        self, room: Room, pdu: Pdu, kind: EventKind, parent: int, changes_before: Mapping[StateKey, int], writes: Writes
+    ) -> StoredEvent:
+        """Keeps an event that readers are not shown, with the state after it: events to come may stand on it.
+
+        Rejected events do not change the state. `parent` and `changes_before` are those of a `Placement`.
+        """
+        position = self._stream.next_position()
+        event = StoredEvent(position=position, room=room.room, pdu=pdu, snapshot=parent, kind=kind)
+        after = dict(changes_before)
+        if kind is EventKind.SOFT_FAILED and pdu.state_key is not None:
+            after[pdu.state_key_pair] = position
+        if after:
+            numbered = {self._number(room, key, writes): at for key, at in after.items()}
+            writes.snapshots.append(NewSnapshot(position, parent, numbered))
+            event.snapshot = position
+        writes.events.append(event)
+        return event
 
     def summarise(self, room: Room, accepted: Sequence[Accepted], writes: Writes) -> None:
         """Notes what the directory is to say of the room, if these events, the last of a unit, change that."""

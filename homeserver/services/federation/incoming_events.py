@@ -1,0 +1,177 @@
+"""The events of another server's transaction, each taken into its room or said why not.
+
+https://spec.matrix.org/v1.19/server-server-api/#transactions
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+from homeserver.logs import get_logger
+from homeserver.services.errors import MatrixError
+from homeserver.services.federation.missing_events import MissingEvents
+from homeserver.services.federation.receiving import Done, Dropped, Receiving
+from homeserver.services.federation.verification import Verification, Verified
+from homeserver.services.remote import RemoteFailure
+from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.registry import RoomRegistry
+from homeserver.services.rooms.room import Room
+from matrix.hashes import compute_event_id
+from matrix.pdu import InvalidPdu
+from matrix.server_acl import is_server_allowed
+from storage.events import EventKind
+
+log = get_logger(__name__)
+
+SERVER_ACL = ("m.room.server_acl", "")
+MAX_RELOADS = 3
+
+
+class IncomingEvents:
+    """Receives events, those of a room one after another and rooms side by side."""
+
+    def __init__(
+        self,
+        registry: RoomRegistry,
+        events: EventCache,
+        verification: Verification,
+        missing_events: MissingEvents,
+        receiving: Receiving,
+    ) -> None:
+        self._registry = registry
+        self._events = events
+        self._verification = verification
+        self._missing_events = missing_events
+        self._receiving = receiving
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def lock(self, room_id: str) -> asyncio.Lock:
+        """What to hold while events of other servers are taken into a room."""
+        lock = self._locks.get(room_id)
+        if lock is None:
+            lock = self._locks[room_id] = asyncio.Lock()
+        return lock
+
+    async def receive(self, origin: str, events: Sequence[object]) -> dict[str, dict[str, Any]]:
+        """Takes in the events of a transaction; returns event ID -> {} or {"error": …}, once all is durable."""
+        by_room: dict[str, list[object]] = {}
+        for event in events:
+            room_id = event.get("room_id") if isinstance(event, dict) else None
+            if isinstance(room_id, str):
+                by_room.setdefault(room_id, []).append(event)
+        results: dict[str, dict[str, Any]] = {}
+        rooms = (self._receive_in_room(origin, room_id, found, results) for room_id, found in by_room.items())
+        await asyncio.gather(*rooms)
+        return results
+
+    async def _receive_in_room(
+        self, origin: str, room_id: str, events: Sequence[object], results: dict[str, dict[str, Any]]
+    ) -> None:
+        room = await self._registry.load(room_id)
+        if room is None or not room.local_joined:
+            return  # nothing can be said of events in rooms that nobody here is in, not even by what ID
+        reason = None if is_admitted(room, origin) else "Your server is kept out of this room"
+        verified = await self._verification.verify(events, room.version)
+        taken: dict[str, Done] = {}
+        async with self.lock(room_id):
+            await self._load_known([one for one in verified if isinstance(one, Verified)])
+            for event, one in zip(events, verified, strict=True):
+                if isinstance(one, InvalidPdu):
+                    if (event_id := _event_id(event, room)) is not None:
+                        results[event_id] = {"error": str(one)}
+                    continue
+                event_id = one.pdu.event_id
+                results[event_id] = {}
+                try:
+                    if reason is not None:
+                        raise Dropped(reason)
+                    if (done := await self._receive_one(origin, room_id, one)) is not None:
+                        taken[event_id] = done
+                except (Dropped, RemoteFailure) as error:
+                    log.info("an event was dropped", event_id=event_id, origin=origin, reason=str(error))
+                    results[event_id] = {"error": str(error)}
+        if taken:
+            await asyncio.wait(taken.values())
+        for event_id, done in taken.items():
+            if done.cancelled() or done.exception() is not None:
+                raise MatrixError(503, "M_UNKNOWN", "The events could not be stored")
+
+    async def _load_known(self, verified: Sequence[Verified]) -> None:
+        """Brings into memory what is known of these events and of those they name, in one query."""
+        wanted = {one.pdu.event_id for one in verified}
+        for one in verified:
+            wanted.update(one.pdu.prev_events)
+            wanted.update(one.pdu.auth_events)
+        await self._events.load_ids(wanted)
+
+    async def _receive_one(self, origin: str, room_id: str, one: Verified) -> Done | None:
+        """Takes in one event, with what is missing before it. Raises Dropped, RemoteFailure."""
+        known = self._events.known(one.pdu.event_id)
+        if known is not None and known.kind in (EventKind.TIMELINE, EventKind.SOFT_FAILED):
+            return None
+        for _ in range(MAX_RELOADS):
+            room = await self._room(room_id)
+            if (done := await self._receiving.on_tip(room, one.pdu)) is not None:
+                return done
+            await self._receiving.settle(room)
+            if room.stale:
+                continue
+            if await self._is_missing_events(room, one):
+                for before in await self._fetch_between(origin, room, one):
+                    await self._receive_after_gap(origin, room, before)
+                await self._receiving.settle(room)
+            return await self._receive_after_gap(origin, room, one)
+        raise Dropped("The room cannot be loaded")
+
+    async def _fetch_between(self, origin: str, room: Room, one: Verified) -> list[Verified]:
+        try:
+            return await self._missing_events.fetch_between(origin, room, one.pdu.event_id)
+        except RemoteFailure as failure:
+            log.info("missing events could not be fetched", room_id=room.room_id, reason=str(failure))
+            return []
+
+    async def _receive_after_gap(self, origin: str, room: Room, one: Verified) -> Done | None:
+        """Takes in an event, by the word of the other server on the state before it where that cannot be told."""
+        if one.pdu.room_id != room.room_id:
+            return None
+        await self._receiving.settle(room)
+        known = await self._events.load_ids((*one.pdu.auth_events, one.pdu.event_id))
+        if any(event_id not in known for event_id in one.pdu.auth_events):
+            await self._missing_events.fetch_auth_chain(origin, room, one.pdu.event_id)
+        if not await self._is_missing_events(room, one):
+            return await self._receiving.take_in(room, one.pdu)
+        if not one.pdu.prev_events:
+            raise Dropped("A room begins only once")
+        state = await self._missing_events.fetch_state_before(origin, room, one.pdu.event_id)
+        return await self._receiving.take_in_after_gap(room, one.pdu, state)
+
+    async def _is_missing_events(self, room: Room, one: Verified) -> bool:
+        """Whether events that the event stands on are not known, or not the state after them."""
+        previous = await self._events.load_ids(one.pdu.prev_events)
+        return not all(
+            (event := previous.get(event_id)) is not None and event.room == room.room and event.snapshot
+            for event_id in one.pdu.prev_events
+        ) or not previous
+
+    async def _room(self, room_id: str) -> Room:
+        room = await self._registry.load(room_id)
+        if room is None:
+            raise Dropped("This server is not in the room")
+        return room
+
+
+def is_admitted(room: Room, server_name: str) -> bool:
+    """Whether the room's access control list lets a server in."""
+    event = room.pinned.get(SERVER_ACL)
+    content: Mapping[str, Any] | None = None if event is None else event.pdu.content
+    return is_server_allowed(server_name, content)
+
+
+def _event_id(event: object, room: Room) -> str | None:
+    try:
+        return compute_event_id(event, room.version) if isinstance(event, dict) else None
+    except (ValueError, KeyError):
+        return None

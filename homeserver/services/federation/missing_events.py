@@ -1,0 +1,155 @@
+"""What an event refers to and this server does not have is asked of the server that sent the event.
+
+https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from homeserver.logs import get_logger
+from homeserver.services.federation.outliers import Outliers
+from homeserver.services.federation.verification import Verification, Verified
+from homeserver.services.remote import RemoteFailure, RemoteMisbehaved, Transport
+from homeserver.services.rooms.branches import Branches, State
+from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.room import Room
+from matrix.identifiers import is_event_id
+from matrix.room_versions import RoomVersion
+from storage.events import EventKind
+from storage.snapshots import GONE
+
+log = get_logger(__name__)
+
+MAX_MISSING_EVENTS = 50
+MAX_STATE_EVENTS = 100_000
+MAX_AUTH_CHAIN_EVENTS = 100_000
+MAX_SINGLE_EVENTS = 20
+"""Up to how many events are asked for one by one; beyond, the whole state is."""
+
+
+class MissingEvents:
+    """Fetches events from other servers, and checks them as all that comes from there."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        verification: Verification,
+        outliers: Outliers,
+        events: EventCache,
+        branches: Branches,
+    ) -> None:
+        self._transport = transport
+        self._verification = verification
+        self._outliers = outliers
+        self._events = events
+        self._branches = branches
+
+    async def fetch_between(self, origin: str, room: Room, latest: str) -> list[Verified]:
+        """The events between what the room has and an event, oldest first. Raises RemoteFailure.
+
+        https://spec.matrix.org/v1.19/server-server-api/#post_matrixfederationv1get_missing_eventsroomid
+        """
+        content = {
+            "earliest_events": [extremity.reference.event_id for extremity in room.tip.extremities],
+            "latest_events": [latest],
+            "limit": MAX_MISSING_EVENTS,
+            "min_depth": 0,
+        }
+        path = f"/_matrix/federation/v1/get_missing_events/{quote(room.room_id, safe='')}"
+        answer = await self._transport.request(origin, "POST", path, content=content)
+        events = _list_of(origin, answer, "events", MAX_MISSING_EVENTS * 2)
+        verified = await self._verified(events, room.version)
+        return sorted(verified, key=lambda one: one.pdu.depth)
+
+    async def fetch_event(self, origin: str, version: RoomVersion, event_id: str) -> Verified:
+        """One event. Raises RemoteFailure."""
+        answer = await self._transport.request(origin, "GET", f"/_matrix/federation/v1/event/{quote(event_id, safe='')}")
+        events = _list_of(origin, answer, "pdus", 1)
+        for verified in await self._verified(events, version):
+            if verified.pdu.event_id == event_id:
+                return verified
+        raise RemoteMisbehaved(origin, "it answered another event than was asked for")
+
+    async def fetch_auth_chain(self, origin: str, room: Room, event_id: str) -> None:
+        """Fetches and keeps what an event is authorised by. Raises RemoteFailure.
+
+        https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1event_authroomideventid
+        """
+        path = f"/_matrix/federation/v1/event_auth/{quote(room.room_id, safe='')}/{quote(event_id, safe='')}"
+        answer = await self._transport.request(origin, "GET", path)
+        events = _list_of(origin, answer, "auth_chain", MAX_AUTH_CHAIN_EVENTS)
+        await self._outliers.persist(room.room, await self._of_room(events, room))
+
+    async def fetch_state_before(self, origin: str, room: Room, event_id: str) -> State:
+        """The state before an event, by the word of another server; its events are judged like all others.
+
+        Raises RemoteFailure. https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1state_idsroomid
+        """
+        path = f"/_matrix/federation/v1/state_ids/{quote(room.room_id, safe='')}"
+        answer = await self._transport.request(origin, "GET", path, query=[("event_id", event_id)])
+        state_ids = _ids_of(origin, answer, "pdu_ids", MAX_STATE_EVENTS)
+        chain_ids = _ids_of(origin, answer, "auth_chain_ids", MAX_AUTH_CHAIN_EVENTS)
+        known = await self._events.load_ids({*state_ids, *chain_ids})
+        missing = [wanted for wanted in dict.fromkeys((*chain_ids, *state_ids)) if wanted not in known]
+        if len(missing) > MAX_SINGLE_EVENTS:
+            await self._fetch_whole_state(origin, room, event_id)
+        elif missing:
+            await self._fetch_single(origin, room, missing)
+        loaded = await self._events.load_ids(state_ids)
+        state = {
+            event.pdu.state_key_pair: event.position
+            for event in loaded.values()
+            if event.room == room.room and event.pdu.state_key is not None and event.kind != EventKind.REJECTED
+        }
+        return await self.as_state(room, state)
+
+    async def as_state(self, room: Room, positions: dict[tuple[str, str], int]) -> State:
+        """A whole state as what differs from the room's state at the tip."""
+        tip = State(room.tip.snapshot)
+        current = await self._branches.load_all(room, tip)
+        changes = {key: position for key, position in positions.items() if current.get(key) != position}
+        changes.update({key: GONE for key in current if key not in positions})
+        return State(tip.snapshot, changes)
+
+    async def _fetch_whole_state(self, origin: str, room: Room, event_id: str) -> None:
+        path = f"/_matrix/federation/v1/state/{quote(room.room_id, safe='')}"
+        answer = await self._transport.request(origin, "GET", path, query=[("event_id", event_id)])
+        events = [
+            *_list_of(origin, answer, "auth_chain", MAX_AUTH_CHAIN_EVENTS),
+            *_list_of(origin, answer, "pdus", MAX_STATE_EVENTS),
+        ]
+        await self._outliers.persist(room.room, await self._of_room(events, room))
+
+    async def _fetch_single(self, origin: str, room: Room, event_ids: Collection[str]) -> None:
+        async def fetch(event_id: str) -> Verified | None:
+            try:
+                return await self.fetch_event(origin, room.version, event_id)
+            except RemoteFailure as failure:
+                log.info("an event could not be fetched", event_id=event_id, reason=str(failure))
+                return None
+
+        fetched = await asyncio.gather(*(fetch(event_id) for event_id in event_ids))
+        await self._outliers.persist(room.room, [one for one in fetched if one and one.pdu.room_id == room.room_id])
+
+    async def _of_room(self, events: Sequence[object], room: Room) -> list[Verified]:
+        return [one for one in await self._verified(events, room.version) if one.pdu.room_id == room.room_id]
+
+    async def _verified(self, events: Sequence[object], version: RoomVersion) -> list[Verified]:
+        checked = await self._verification.verify(events, version)
+        return [one for one in checked if isinstance(one, Verified)]
+
+
+def _list_of(origin: str, answer: Any, key: str, max_items: int) -> list[Any]:
+    items = answer.get(key) if isinstance(answer, dict) else None
+    if not isinstance(items, list) or len(items) > max_items:
+        raise RemoteMisbehaved(origin, f"{key} is not a list of at most {max_items} events")
+    return items
+
+
+def _ids_of(origin: str, answer: Any, key: str, max_items: int) -> list[str]:
+    items: Iterable[Any] = _list_of(origin, answer, key, max_items)
+    return [item for item in items if is_event_id(item)]

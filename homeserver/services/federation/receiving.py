@@ -1,0 +1,339 @@
+"""An event of another server comes into a room.
+
+https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
+
+1. to 3. Its format, signatures and hash are checked (`verification`).
+   Events before it that are missing are fetched, and so are auth events (`missing_events`).
+4. It is judged by its auth events, 5. by the state before it: otherwise it is rejected.
+6. It is judged by the current state: otherwise it is soft-failed.
+   It takes its place: the room's extremities and its current state change, which may mean resolving.
+
+An event that stands on the tip, and whose auth events are those of the tip, passes or fails 4 to 6 in one check, and
+nothing is read from the database for it. All others wait until what is under way in the room is committed, and keep
+the room's own users from sending until they have their place: that takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from homeserver.logs import get_logger
+from homeserver.services.errors import MatrixError
+from homeserver.services.federation.outliers import check_by_auth_events, create_event_id
+from homeserver.services.rooms.acceptance import Acceptance, Accepted, Origin, Placement, redact_stored
+from homeserver.services.rooms.branches import PENDING, Branches, State
+from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.missing_state import MissingState
+from homeserver.services.rooms.room import CREATE, POWER_LEVELS, NotLoaded, Room, StateKey
+from homeserver.services.stream import Stream
+from matrix.event_auth import Rejection, auth_event_keys, check_event_auth, redaction_applies
+from matrix.pdu import Pdu
+from matrix.power_levels import PowerLevels
+from storage.events import EventKind, EventMove, StoredEvent
+from storage.federation import FederationRepository, PendingRedaction
+from storage.snapshots import GONE
+from storage.stream import Writes
+
+log = get_logger(__name__)
+
+MAX_LOADS = 8
+MAX_ANCESTORS = 100
+"""How far back through events that are in no timeline extremities are looked for."""
+
+MAX_AWAITED = 100_000
+"""How many events that were redacted before they came are kept in mind."""
+
+Done = asyncio.Future[None]
+
+
+class Dropped(Exception):
+    """The event is not taken in at all. The message goes to the server that sent it."""
+
+
+class _Redacting(NamedTuple):
+    """`target` is what the event redacts, `awaits` the ID of that where it is not known yet; `by` what redacts it."""
+
+    target: StoredEvent | None
+    awaits: str | None
+    by: StoredEvent | None
+
+
+class Receiving:
+    """Takes verified events into rooms, whatever branch they stand on. The caller sees to their order in each room."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        events: EventCache,
+        acceptance: Acceptance,
+        branches: Branches,
+        missing: MissingState,
+        repository: FederationRepository,
+    ) -> None:
+        self._stream = stream
+        self._events = events
+        self._acceptance = acceptance
+        self._branches = branches
+        self._missing = missing
+        self._repository = repository
+        self._awaited: set[str] = set()
+
+    async def open(self) -> None:
+        """Finds out which events are awaited that have been redacted already."""
+        self._awaited = await self._repository.load_awaited(limit=MAX_AWAITED)
+
+    async def take_in(self, room: Room, pdu: Pdu, *, is_outgoing: bool = False) -> Done | None:
+        """Gives an event its place in a room; what it stands on must be known.
+
+        Returns a future that is done when that is durable; None if it was known already. `is_outgoing`: it is for
+        this server to send to the others. Raises Dropped, Overloaded.
+        """
+        if (done := await self.on_tip(room, pdu, is_outgoing=is_outgoing)) is not None:
+            return done
+        async with self._resolving(room):
+            return await self._on_branch(room, pdu, is_outgoing, state_before=None)
+
+    async def take_in_after_gap(self, room: Room, pdu: Pdu, state_before: State) -> Done | None:
+        """The same for an event whose predecessors are not known, but the state before it is. Raises Dropped."""
+        async with self._resolving(room):
+            return await self._on_branch(room, pdu, False, state_before=state_before)
+
+    async def on_tip(self, room: Room, pdu: Pdu, *, is_outgoing: bool = False) -> Done | None:
+        """Takes in an event that stands on the tip and is allowed there; None for any other."""
+        for _ in range(MAX_LOADS):
+            if room.resolving is not None or room.stale:
+                return None
+            extremities = {extremity.reference.event_id for extremity in room.tip.extremities}
+            if extremities != set(pdu.prev_events):
+                return None
+            try:
+                state = self._tip_state(room, pdu)
+                if {auth.event_id for key, auth in state.items() if key != CREATE or _names_create(pdu)} != set(
+                    pdu.auth_events
+                ):
+                    return None
+                if check_event_auth(pdu, state, power_levels=room.power_levels, verified_servers=None) is not None:
+                    return None
+                if self._events.known(pdu.event_id) is not None:
+                    return None
+                redacting = await self._redacting(pdu, room.power_levels)
+                if {extremity.reference.event_id for extremity in room.tip.extremities} != extremities:
+                    continue
+                writes = Writes()
+                origin = Origin(is_outgoing=is_outgoing, target=redacting.target)
+                accepted = self._acceptance.accept(room, pdu, origin, writes)
+                self._note_redactions(room, accepted, redacting, writes)
+                return self._submit(room, accepted, writes)
+            except NotLoaded as missing:
+                await self._missing.load(missing)
+        return None
+
+    def _tip_state(self, room: Room, pdu: Pdu) -> dict[StateKey, Pdu]:
+        """What the rules look at, as it is at the tip. Raises NotLoaded."""
+        keys = auth_event_keys(room.version, pdu.type, pdu.sender, pdu.state_key, pdu.content)
+        found: dict[StateKey, Pdu] = {}
+        missing = []
+        for key in {*keys, CREATE}:
+            event = room.tip_event(key)
+            if event is None and (position := room.tip_position(key)) is not None:
+                event = self._events.get(position)
+                if event is None:
+                    missing.append(position)
+            if event is not None:
+                found[key] = event.pdu
+        if missing:
+            raise NotLoaded(missing)
+        return found
+
+    async def settle(self, room: Room) -> None:
+        """Waits until what is under way in a room is committed and published."""
+        while room.pending:
+            await self._stream.submit(self._stream.next_position(), Writes(), lambda: None)
+
+    @asynccontextmanager
+    async def _resolving(self, room: Room) -> AsyncIterator[None]:
+        """Holds the room's tip while an event gets its place; what is under way is committed before."""
+        assert room.resolving is None, "events of one room are received one after another"
+        loop = asyncio.get_running_loop()
+        resolving = room.resolving = loop.create_future()
+        try:
+            await self.settle(room)
+            if room.stale:
+                raise Dropped("The room is being loaded anew")
+            yield
+        finally:
+            room.resolving = None
+            resolving.set_result(None)
+
+    async def _on_branch(
+        self, room: Room, pdu: Pdu, is_outgoing: bool, state_before: State | None
+    ) -> Done | None:
+        known = (await self._events.load_ids([pdu.event_id])).get(pdu.event_id)
+        if known is not None and (known.kind in (EventKind.TIMELINE, EventKind.SOFT_FAILED) or known.snapshot):
+            return None
+        if state_before is None:
+            state_before = await self._state_before(room, pdu)
+        rejection = await self._judge(room, pdu, state_before)
+        writes = Writes()
+        if rejection is not None:
+            log.info("an event is rejected", event_id=pdu.event_id, room_id=room.room_id, reason=rejection.reason)
+            return self._set_aside(room, pdu, EventKind.REJECTED, state_before, known, writes)
+        if (rejection := await self._judge_by_tip(room, pdu)) is not None:
+            log.info("an event is soft-failed", event_id=pdu.event_id, room_id=room.room_id, reason=rejection.reason)
+            return self._set_aside(room, pdu, EventKind.SOFT_FAILED, state_before, known, writes)
+        placement = await self._placement(room, pdu, state_before)
+        levels = await self._levels(room, state_before)
+        redacting = await self._redacting(pdu, levels)
+        origin = Origin(is_outgoing=is_outgoing, target=redacting.target)
+        for _ in range(MAX_LOADS):
+            try:
+                accepted = self._acceptance.accept(room, pdu, origin, writes, placement)
+                break
+            except NotLoaded as missing:
+                await self._missing.load(missing)
+        else:
+            raise Dropped("The server is overloaded")
+        if known is not None:
+            writes.moves.append(EventMove(known.position, accepted.event.position))
+        self._note_redactions(room, accepted, redacting, writes)
+        return self._submit(room, accepted, writes, known)
+
+    def _submit(self, room: Room, accepted: Accepted, writes: Writes, known: StoredEvent | None = None) -> Done:
+        self._acceptance.summarise(room, [accepted], writes)
+        room.pending += 1
+
+        def publish() -> None:
+            self._acceptance.publish(room, [accepted], writes)
+            if known is not None:
+                self._events.move(known.position, accepted.event)
+
+        return self._stream.submit(accepted.event.position, writes, publish, lambda: self._acceptance.undo(room))
+
+    def _set_aside(
+        self, room: Room, pdu: Pdu, kind: EventKind, state: State, known: StoredEvent | None, writes: Writes
+    ) -> Done:
+        event = self._acceptance.set_aside(room, pdu, kind, state.snapshot, state.changes, writes)
+        if known is not None:
+            writes.moves.append(EventMove(known.position, event.position))
+        room.pending += 1
+
+        def publish() -> None:
+            room.pending -= 1
+            self._events.add(event)
+            if known is not None:
+                self._events.move(known.position, event)
+
+        return self._stream.submit(event.position, writes, publish, lambda: self._acceptance.undo(room))
+
+    async def _state_before(self, room: Room, pdu: Pdu) -> State:
+        """The state before an event: that in which the states after its predecessors come together. Raises Dropped."""
+        previous = await self._events.load_ids(pdu.prev_events)
+        if not previous or len(previous) < len(set(pdu.prev_events)):
+            raise Dropped("The events before this one cannot be had")
+        if any(event.room != room.room or not event.snapshot for event in previous.values()):
+            raise Dropped("The events before this one cannot be had")
+        snapshots = sorted({event.snapshot for event in previous.values()})
+        return await self._branches.resolve(room, [State(snapshot) for snapshot in snapshots])
+
+    async def _judge(self, room: Room, pdu: Pdu, state: State) -> Rejection | None:
+        """Checks 4 and 5: by the event's auth events, and by the state before it. Raises Dropped."""
+        create_id = create_event_id(pdu)
+        known = await self._events.load_ids({*pdu.auth_events, *([create_id] if create_id else ())})
+        auth_events = [known[event_id] for event_id in dict.fromkeys(pdu.auth_events) if event_id in known]
+        if len(auth_events) < len(set(pdu.auth_events)):
+            raise Dropped("The auth events of this one cannot be had")
+        rejection = check_by_auth_events(pdu, auth_events, known)
+        if rejection is not None:
+            return rejection
+        keys = auth_event_keys(room.version, pdu.type, pdu.sender, pdu.state_key, pdu.content)
+        auth_state = await self._branches.load_auth_state(room, state, {*keys, CREATE})
+        return check_event_auth(pdu, auth_state, verified_servers=None)
+
+    async def _judge_by_tip(self, room: Room, pdu: Pdu) -> Rejection | None:
+        """Check 6: by the current state."""
+        for _ in range(MAX_LOADS):
+            try:
+                return check_event_auth(pdu, self._tip_state(room, pdu), verified_servers=None)
+            except NotLoaded as missing:
+                await self._missing.load(missing)
+        raise Dropped("The server is overloaded")
+
+    async def _placement(self, room: Room, pdu: Pdu, before: State) -> Placement:
+        """Where an event goes, and what becomes of the room's current state."""
+        passed = await self._passed(pdu)
+        beside = [extremity for extremity in room.tip.extremities if extremity.reference.event_id not in passed]
+        replaces = None
+        new = None
+        after = before
+        if pdu.state_key is not None:
+            key = pdu.state_key_pair
+            replaces = (await self._branches.load_keys(room, before, [key])).get(key)
+            new = StoredEvent(position=PENDING, room=room.room, pdu=pdu, snapshot=0)
+            after = State(before.snapshot, {**before.changes, key: PENDING})
+        others = [State(snapshot) for snapshot in sorted({extremity.snapshot for extremity in beside})]
+        current = await self._branches.resolve(room, [*others, after], new) if beside else after
+        differences = await self._branches.differences(room, [State(room.tip.snapshot), current])
+        positions = {key: values[1] for key, values in differences.items() if values[1] != PENDING}
+        loaded = await self._events.load(position for position in positions.values() if position != GONE)
+        return Placement(
+            parent=before.snapshot,
+            changes_before=before.changes,
+            replaces=replaces,
+            beside=beside,
+            current={key: loaded.get(position) for key, position in positions.items()},
+            is_current=any(values[1] == PENDING for values in differences.values()),
+        )
+
+    async def _passed(self, pdu: Pdu) -> set[str]:
+        """The events that are no extremities once this one is there: its predecessors, and theirs where they are
+        events that never were any."""
+        passed: set[str] = set()
+        pending = set(pdu.prev_events)
+        while pending and len(passed) < MAX_ANCESTORS:
+            passed |= pending
+            loaded = await self._events.load_ids(pending)
+            pending = {
+                event_id
+                for event in loaded.values()
+                if event.kind in (EventKind.REJECTED, EventKind.SOFT_FAILED)
+                for event_id in event.pdu.prev_events
+            } - passed
+        return passed
+
+    async def _levels(self, room: Room, state: State) -> PowerLevels:
+        auth_state = await self._branches.load_auth_state(room, state, (CREATE, POWER_LEVELS))
+        return PowerLevels.of(room.version, auth_state[CREATE], auth_state.get(POWER_LEVELS))
+
+    async def _redacting(self, pdu: Pdu, levels: PowerLevels) -> _Redacting:
+        """What redactions there are around an event: of others by it, and of it by others that came before it.
+
+        https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
+        """
+        target, awaits, by = None, None, None
+        if pdu.redacts is not None:
+            target = (await self._events.load_ids([pdu.redacts])).get(pdu.redacts)
+            if target is None:
+                awaits = pdu.redacts if "\0" not in pdu.redacts else None
+            elif target.redacted_by is not None or not redaction_applies(pdu, target.pdu, levels):
+                target = None
+        if pdu.event_id in self._awaited:
+            rows = await self._repository.load_pending_redactions([pdu.event_id])
+            redactions = await self._events.load(row.position for row in rows)
+            by = next((r for r in redactions.values() if redaction_applies(r.pdu, pdu, levels)), None)
+        return _Redacting(target, awaits, by)
+
+    def _note_redactions(self, room: Room, accepted: Accepted, redacting: _Redacting, writes: Writes) -> None:
+        if redacting.awaits is not None:
+            row = PendingRedaction(redacting.awaits, room.room, accepted.event.position)
+            writes.pending_redactions.append(row)
+            self._awaited.add(redacting.awaits)
+        if redacting.by is not None:
+            redact_stored(accepted.event, redacting.by, writes)
+            self._awaited.discard(accepted.event.event_id)
+
+
+def _names_create(pdu: Pdu) -> bool:
+    return not pdu.room_version.room_id_is_create_event_hash

@@ -1,0 +1,120 @@
+"""The first three checks on an event of another server: its format, its signatures, its hash.
+
+https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from homeserver.services.remote import KeyRing
+from matrix.hashes import content_hash_matches
+from matrix.identifiers import get_domain, is_user_id
+from matrix.pdu import InvalidPdu, Pdu, parse_pdu
+from matrix.redaction import redact_event
+from matrix.room_versions import EventIdFormat, RoomVersion
+from matrix.signatures import VerifyKey, signature_key_ids, verify_event_signature
+
+IN_THREAD_FROM_EVENTS = 8
+"""From how many events on signatures are checked in a thread: libsodium lets go of the interpreter meanwhile."""
+
+SERVERS_AT_ONCE = 32
+MAX_KEYS_TRIED = 5
+"""How many of the keys with which a server claims to have signed an event are looked at."""
+
+
+Keys = Mapping[tuple[str, str], VerifyKey]
+"""Keys by server and key ID."""
+
+
+class Verified(NamedTuple):
+    """An event with the signatures and the hash that it needs (redacted, where the hash was another)."""
+
+    pdu: Pdu
+    servers: frozenset[str]
+    """The servers whose signatures were needed, and are there."""
+
+
+class Verification:
+    """Checks events, with keys from the key ring."""
+
+    def __init__(self, key_ring: KeyRing) -> None:
+        self._key_ring = key_ring
+
+    async def verify(self, events: Sequence[object], version: RoomVersion) -> list[Verified | InvalidPdu]:
+        """Each of the events checked, or why it must be dropped, in the same order."""
+        parsed: list[Pdu | InvalidPdu] = []
+        for event in events:
+            try:
+                parsed.append(parse_pdu(event, version))
+            except InvalidPdu as error:
+                parsed.append(error)
+        pdus = [pdu for pdu in parsed if isinstance(pdu, Pdu)]
+        keys = await self._load_keys(pdus, version)
+        if len(pdus) < IN_THREAD_FROM_EVENTS:
+            checked = {id(pdu): check_event(pdu, keys) for pdu in pdus}
+        else:
+            checked = await asyncio.to_thread(lambda: {id(pdu): check_event(pdu, keys) for pdu in pdus})
+        return [checked[id(pdu)] if isinstance(pdu, Pdu) else pdu for pdu in parsed]
+
+    async def _load_keys(self, pdus: Iterable[Pdu], version: RoomVersion) -> Keys:
+        """The keys with which these events claim to be signed: each server is asked once, for the newest time."""
+        wanted: dict[str, set[str]] = {}
+        newest: dict[str, int] = {}
+        for pdu in pdus:
+            for server in needed_signatures(pdu):
+                wanted.setdefault(server, set()).update(signature_key_ids(pdu.json, server)[:MAX_KEYS_TRIED])
+                newest[server] = max(newest.get(server, 1), pdu.origin_server_ts)
+        gate = asyncio.Semaphore(SERVERS_AT_ONCE)
+        found: dict[tuple[str, str], VerifyKey] = {}
+
+        async def load(server: str, key_ids: set[str]) -> None:
+            async with gate:
+                valid_at = newest[server] if version.enforce_key_validity else 0
+                keys = dict(await self._key_ring.verify_keys(server, key_ids, valid_at_ms=valid_at))
+                if valid_at and (others := key_ids - keys.keys()):  # they may be good for the older of the events
+                    keys.update(await self._key_ring.verify_keys(server, others, valid_at_ms=0))
+                found.update({(server, key_id): key for key_id, key in keys.items()})
+
+        await asyncio.gather(*(load(server, key_ids) for server, key_ids in wanted.items() if key_ids))
+        return found
+
+
+def needed_signatures(pdu: Pdu) -> frozenset[str]:
+    """The servers that must have signed an event.
+
+    https://spec.matrix.org/v1.19/server-server-api/#validating-hashes-and-signatures-on-received-events
+    """
+    needed = {get_domain(pdu.sender)}
+    if pdu.room_version.event_id_format is EventIdFormat.OPAQUE:
+        needed.add(get_domain(pdu.event_id))
+    if pdu.type == "m.room.member":
+        authoriser = pdu.content.get("join_authorised_via_users_server")
+        if pdu.room_version.restricted_allowed and is_user_id(authoriser):
+            needed.add(get_domain(authoriser))
+        if pdu.content.get("membership") == "invite" and "third_party_invite" in pdu.content:
+            # "The sender's server, unless the invite was created as a result of 3rd party invite. The sender must
+            # already match the 3rd party invite, and the event_id's server is not required to have signed it."
+            needed.discard(get_domain(pdu.sender))
+    return frozenset(needed)
+
+
+def check_event(pdu: Pdu, keys: Keys) -> Verified | InvalidPdu:
+    """Check an event's signatures and its hash."""
+    needed = needed_signatures(pdu)
+    for server in needed:
+        key_ids = signature_key_ids(pdu.json, server)[:MAX_KEYS_TRIED]
+        if not any(_is_signed(pdu, server, keys.get((server, key_id))) for key_id in key_ids):
+            return InvalidPdu(f"{server} has not signed the event with a key that can be had")
+    if not content_hash_matches(pdu.json):
+        # "... the event is redacted before being processed further."
+        return Verified(Pdu(pdu.room_version, pdu.event_id, redact_event(pdu.json, pdu.room_version)), needed)
+    return Verified(pdu, needed)
+
+
+def _is_signed(pdu: Pdu, server: str, key: VerifyKey | None) -> bool:
+    if key is None or (pdu.room_version.enforce_key_validity and key.valid_until_ts < pdu.origin_server_ts):
+        return False
+    return verify_event_signature(pdu.json, pdu.room_version, server, key.key_id, key.public_key)
