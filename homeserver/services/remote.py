@@ -6,10 +6,12 @@ depend on another server answers it as that request's specification says, usuall
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from homeserver.services.errors import MatrixError
 from matrix.signatures import VerifyKey
+from storage.server_keys import ServerKeyAnswer
 
 
 class RemoteFailure(Exception):
@@ -37,6 +39,11 @@ class RemoteRefused(RemoteFailure):
 
 class RemoteMisbehaved(RemoteFailure):
     """An answer that no server should give: too large, no JSON, of the wrong shape, or signed by somebody else."""
+
+
+def bad_gateway(failure: RemoteFailure) -> MatrixError:
+    """What to answer to a client whose request depended on another server: 502 M_UNKNOWN, with the reason."""
+    return MatrixError(502, "M_UNKNOWN", str(failure))
 
 
 class Transport(Protocol):
@@ -73,3 +80,53 @@ class KeyRing(Protocol):
         (`RoomVersion.enforce_key_validity`). Never raises for what cannot be had. Keys that are not known are fetched,
         which takes as long as a request may.
         """
+
+
+class ServerKeys(KeyRing, Protocol):
+    """The key ring with what authentication and a notary want of it."""
+
+    def known_key(self, server_name: str, key_id: str, *, valid_at_ms: int) -> VerifyKey | None:
+        """The key if it is in memory and valid at the time: the fast path."""
+
+    async def load_answer(
+        self, server_name: str, key_ids: Mapping[str, int], *, valid_at_ms: int
+    ) -> ServerKeyAnswer | None:
+        """What a server last said of its keys, fetched if need be; None where nothing was ever had.
+
+        `key_ids` says until when which of its keys should be valid, `valid_at_ms` until when the answer should be.
+        """
+
+
+class Reachability(Protocol):
+    """Which servers do not answer, and are left alone for a while."""
+
+    on_recovered: list[Callable[[str], None]]
+    """Called with the name of a server that was failing and is alive again."""
+
+    def retry_ts(self, destination: str) -> int:
+        """When a server may be tried (ms since the epoch); 0 for one that does not fail."""
+
+    def is_alive(self, destination: str) -> None:
+        """A server answered or signed something: it may be tried at once."""
+
+
+class Network(Protocol):
+    """The federation as one part of the server: what the composition root starts, hands out and stops."""
+
+    @property
+    def transport(self) -> Transport: ...
+
+    @property
+    def keys(self) -> ServerKeys: ...
+
+    @property
+    def destinations(self) -> Reachability: ...
+
+    async def open(self) -> None:
+        """Takes up what was known before the restart."""
+
+    async def run_forever(self) -> None:
+        """Does what is to be done now and then, until cancelled."""
+
+    async def close(self) -> None:
+        """Ends what is under way, and closes all connections."""
