@@ -340,7 +340,7 @@ class Federation:
     max_retry_interval_ms: int = option(
         3600 * 1000, "Longest wait before a server that is down is tried again.", minimum=1000
     )
-    max_request_bytes: int = option(16 * 1024 * 1024, "Largest request body taken from a server.", minimum=4_194_304)
+    max_request_bytes: int = option(16 * 1024 * 1024, "Largest request body taken from a server.", minimum=65_536)
     max_response_bytes: int = option(128 * 1024 * 1024, "Largest answer read from a server.", minimum=65_536)
 
     def problems(self) -> Iterator[tuple[str, str]]:

@@ -234,7 +234,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
             server_name=name,
             default_version=config.rooms.default_version,
         ),
-        directory=Directory(listings, rooms, access, server_name=name),
+        directory=Directory(listings, rooms, access, network.transport, server_name=name),
         spaces=Spaces(access),
         upgrades=Upgrades(
             access, registry, authoring, events, rooms, profiles, room_tags, push_rules.load, server_name=name

@@ -17,6 +17,7 @@ from homeserver.clock import Clock
 from homeserver.logs import get_logger
 from homeserver.metrics import Metrics
 from homeserver.services.remote import (
+    NoFederation,
     RemoteFailure,
     RemoteMisbehaved,
     RemoteRefused,
@@ -104,7 +105,7 @@ class FederationClient:
 
     def _check_destination(self, destination: str, path: str) -> None:
         if not self._options.enabled:
-            raise RemoteUnreachable(destination, "federation is off")
+            raise NoFederation(destination)
         if not is_server_name(destination):
             raise RemoteUnreachable(destination, "this is not a server name")
         if destination == self._server_name:

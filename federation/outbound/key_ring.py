@@ -26,7 +26,8 @@ log = get_logger(__name__)
 
 SERVER_PATH = "/_matrix/key/v2/server"
 QUERY_PATH = "/_matrix/key/v2/query"
-MAX_ANSWER_BYTES = 1024 * 1024
+MAX_ANSWER_BYTES = 128 * 1024
+MAX_NOTARY_ANSWER_BYTES = 1024 * 1024
 FETCH_TIMEOUT_MS = 15_000
 MAX_FETCHES = 64
 MAX_WAITING_FETCHES = 2_000
@@ -216,7 +217,7 @@ class ServerKeyRing:
                 f"{QUERY_PATH}/{quote(server_name, safe='')}",
                 query=[("minimum_valid_until_ts", str(wanted_ts))],
                 timeout_ms=FETCH_TIMEOUT_MS,
-                max_bytes=MAX_ANSWER_BYTES,
+                max_bytes=MAX_NOTARY_ANSWER_BYTES,
             )
             about = _answers_about(notary, answers, server_name)
             signers = await self._keys_of_notary(notary, about)

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import Any
 
 from homeserver.clock import Clock
-from homeserver.services.errors import InvalidParam, NotFound
+from homeserver.services.errors import NotFound
 from homeserver.services.profiles import MAX_PROFILE_BYTES, Profiles
 from homeserver.services.remote import RemoteFailure, RemoteRefused, Transport, bad_gateway
 from matrix.identifiers import get_domain, is_user_id
@@ -34,11 +34,11 @@ class ProfileLookup:
         return get_domain(user_id) == self._server_name or self._cached(user_id) is not None
 
     async def profile(self, user_id: str) -> dict[str, Any]:
-        """A user's fields. Raises InvalidParam, NotFound, and 502 where another server has no answer."""
+        """A user's fields. Raises NotFound, and 502 where another server has no answer."""
         if get_domain(user_id) == self._server_name:
             return await self._profiles.profile(user_id)
         if not is_user_id(user_id):
-            raise InvalidParam("Not a user ID")
+            raise NotFound("No such user")
         profile = self._cached(user_id)
         if profile is None:
             profile = await self._fetch(user_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from homeserver.services.errors import MatrixError
+from homeserver.services.errors import MatrixError, NotFound
 from matrix.signatures import VerifyKey
 from storage.server_keys import ServerKeyAnswer
 
@@ -41,8 +41,20 @@ class RemoteMisbehaved(RemoteFailure):
     """An answer that no server should give: too large, no JSON, of the wrong shape, or signed by somebody else."""
 
 
+class NoFederation(RemoteUnreachable):
+    """This server does not talk with others."""
+
+    def __init__(self, destination: str) -> None:
+        super().__init__(destination, "this server does not federate")
+
+
 def bad_gateway(failure: RemoteFailure) -> MatrixError:
-    """What to answer to a client whose request depended on another server: 502 M_UNKNOWN, with the reason."""
+    """What to answer to a client whose request depended on another server: 502 M_UNKNOWN, with the reason.
+
+    Where there is no federation, nothing of other servers exists: 404 M_NOT_FOUND.
+    """
+    if isinstance(failure, NoFederation):
+        return NotFound(str(failure))
     return MatrixError(502, "M_UNKNOWN", str(failure))
 
 
