@@ -331,10 +331,22 @@ class Federation:
     )
     connect_timeout_ms: int = option(10_000, "How long connecting to a server may take.", minimum=1)
     request_timeout_ms: int = option(60_000, "How long a request to a server may take.", minimum=1)
-    max_retry_interval_ms: int = option(
-        24 * 3600 * 1000, "Longest wait before a server that is down is tried again.", minimum=1000
+    max_concurrent_requests: int = option(
+        10, "Requests to one server at a time; others wait for their turn.", minimum=1
     )
+    min_retry_interval_ms: int = option(
+        5_000, "First wait before a server that is down is tried again; each further one is twice as long.", minimum=100
+    )
+    max_retry_interval_ms: int = option(
+        3600 * 1000, "Longest wait before a server that is down is tried again.", minimum=1000
+    )
+    max_request_bytes: int = option(16 * 1024 * 1024, "Largest request body taken from a server.", minimum=65_536)
     max_response_bytes: int = option(128 * 1024 * 1024, "Largest answer read from a server.", minimum=65_536)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong between options: pairs of a key and a complaint."""
+        if self.min_retry_interval_ms > self.max_retry_interval_ms:
+            yield "min_retry_interval_ms", f"must not be above max_retry_interval_ms, {self.max_retry_interval_ms}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,9 @@ import uvloop
 from aiohttp import web
 
 from config.schema import Config, Listener
+from federation.inbound.authentication import authenticate_origin
 from federation.inbound.routes import ROUTES as FEDERATION_ROUTES
+from federation.outbound.network import build_network
 from homeserver.client_api.routes import ROUTES as CLIENT_ROUTES
 from homeserver.clock import Clock, now_ms
 from homeserver.http.context import Server
@@ -42,6 +44,7 @@ from homeserver.services.filters import Filters
 from homeserver.services.notifications import Notifications
 from homeserver.services.notifier import Notifier
 from homeserver.services.presence import Presence
+from homeserver.services.profile_lookup import ProfileLookup
 from homeserver.services.profiles import Profiles
 from homeserver.services.push_rules import PushRules
 from homeserver.services.rate_limits import RateLimiter
@@ -76,6 +79,7 @@ from homeserver.services.user_directory import UserDirectory
 from homeserver.signing_key import load_signing_key
 from storage.accounts import AccountRepository
 from storage.database import Database
+from storage.destinations import DestinationRepository
 from storage.directory import DirectoryRepository
 from storage.embedded import EmbeddedPostgres
 from storage.events import EventRepository
@@ -83,6 +87,7 @@ from storage.presence import PresenceRepository
 from storage.relations import RelationRepository
 from storage.reports import ReportRepository
 from storage.rooms import RoomRepository
+from storage.server_keys import ServerKeyRepository
 from storage.snapshots import SnapshotRepository
 from storage.stream import StreamRepository
 from storage.tokens import TokenRepository
@@ -136,6 +141,8 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
     changes = Changes()
     changes.start(stream.current)
     signing_key = load_signing_key(config.signing_key_file)
+    network = build_network(config, ServerKeyRepository(pool), DestinationRepository(pool), signing_key, metrics, clock)
+    await network.open()
     acceptance = Acceptance(stream, events, push_rules.known_rules, server_name=name)
     authoring = Authoring(stream, events, clock, acceptance, server_name=name, signing_key=signing_key)
     missing_state = MissingState(events, push_rules.load)
@@ -182,7 +189,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
     typing = Typing(access, stream, notifier, changes, clock)
     acceptance.observers += [user_rooms.on_event, typing.on_event, presence.on_event, sync.on_event]
     acceptance.membership_observers.append(user_rooms.on_membership)
-    aliases = Aliases(rooms, access, stream, server_name=name)
+    aliases = Aliases(rooms, access, stream, network.transport, server_name=name)
     listings = DirectoryRepository(pool)
     room_tags = RoomTags(account_data, access)
     membership.on_joined = room_tags.follow
@@ -201,6 +208,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         metrics=metrics,
         database=database,
         signing_key=signing_key,
+        network=network,
         stream=stream,
         sessions=sessions,
         login=login,
@@ -215,6 +223,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         reports=Reports(ReportRepository(pool), accounts, access, clock, server_name=name),
         deactivation=Deactivation(accounts, sessions, membership.leave_all),
         profiles=profiles,
+        profile_lookup=ProfileLookup(profiles, network.transport, clock, server_name=name),
         account_data=account_data,
         filters=Filters(user_data),
         rate_limits=rate_limits,
@@ -230,7 +239,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
             server_name=name,
             default_version=config.rooms.default_version,
         ),
-        directory=Directory(listings, rooms, access, server_name=name),
+        directory=Directory(listings, rooms, access, network.transport, server_name=name),
         spaces=Spaces(access),
         upgrades=Upgrades(
             access, registry, authoring, events, rooms, profiles, room_tags, missing_state, server_name=name
@@ -280,11 +289,13 @@ async def running(
         server = await build_server(config, database, clock, notifier)
         writer = asyncio.create_task(server.stream.run(), name="stream writer")
         stack.push_async_callback(_finish_writing, server, writer)
+        stack.push_async_callback(server.network.close)
         for loop in (
             server.typing.expire_forever(),
             server.presence.publish_forever(),
             server.sessions.write_seen_forever(),
             server.sessions.follow_ended_forever(),
+            server.network.run_forever(),
         ):
             stack.push_async_callback(_cancel, _background(loop))
         addresses = [await _listen(server, listener, stack) for listener in config.listeners]
@@ -317,7 +328,8 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 async def _listen(server: Server, listener: Listener, stack: AsyncExitStack) -> str:
     """Starts answering on one listener; returns its address for people."""
-    handler = HttpHandler(server, CLIENT_ROUTES + FEDERATION_ROUTES, frozenset(listener.resources))
+    routes, resources = CLIENT_ROUTES + FEDERATION_ROUTES, frozenset(listener.resources)
+    handler = HttpHandler(server, routes, resources, authenticate_origin)
     factory = partial(_make_request, max_bytes=server.config.limits.max_request_bytes)
     http = HttpServer(handler, request_factory=factory, access_log=None, keepalive_timeout=KEEPALIVE_S)
     runner = web.ServerRunner(http, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT_S)

@@ -99,6 +99,15 @@ class Metrics:
         )
         self.sync_waiting = Gauge("sync_waiting", "Sync requests that wait for news.", registry=registry)
         self.sync_woken = Counter("sync_woken_total", "Waiting sync requests that news woke.", registry=registry)
+        self.federation_requests = Counter(
+            "federation_requests_total", "Requests to other servers.", ("outcome",), registry=registry
+        )
+        self.server_key_fetches = Counter(
+            "server_key_fetches_total",
+            "Times that keys of a server were asked for.",
+            ("source", "outcome"),
+            registry=registry,
+        )
         self.database_pool_in_use = Gauge(
             "database_pool_in_use", "Database connections that are at work.", registry=registry
         )

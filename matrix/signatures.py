@@ -5,6 +5,7 @@ https://spec.matrix.org/v1.19/server-server-api/#signing-events
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_seed_keypair
@@ -69,6 +70,30 @@ class SigningKey:
 
     def __repr__(self) -> str:
         return f"SigningKey({self.key_id!r}, public_key={self.public_key_base64!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyKey:
+    """The public half of a server's Ed25519 key, `valid_until_ts` (ms since the epoch) being the last time it is good.
+
+    For a key that the server no longer uses, that is when its use ended (`expired_ts`).
+    https://spec.matrix.org/v1.19/server-server-api/#publishing-keys
+    """
+
+    key_id: str
+    public_key: bytes
+    valid_until_ts: int
+
+    @classmethod
+    def from_base64(cls, key_id: str, public_key: str, valid_until_ts: int) -> "VerifyKey":
+        """The key as it is published. Raises ValueError unless it is an Ed25519 key with an ID of the right form."""
+        algorithm, _, version = key_id.partition(":")
+        if algorithm != _ALGORITHM or not version.isascii() or not version.replace("_", "a").isalnum():
+            raise ValueError(f"not the ID of an {_ALGORITHM} key: {key_id[:64]!r}")
+        raw = decode_base64(public_key)
+        if len(raw) != _PUBLIC_KEY_BYTES:
+            raise ValueError(f"the public key of {key_id[:64]!r} has {len(raw)} bytes")
+        return cls(key_id, raw, valid_until_ts)
 
 
 def verify_signature(message: bytes, signature: str, public_key: bytes) -> bool:

@@ -16,7 +16,7 @@ import hypothesis
 import pytest
 import uvloop
 
-from config.schema import Config, Listener, Logging, RateLimits, Registration
+from config.schema import Config, Federation, Listener, Logging, RateLimits, Registration
 from config.secret import Secret
 from homeserver.main import RunningServer, running
 from storage.database import migrate
@@ -92,13 +92,14 @@ async def cloned_database(postgres: EmbeddedPostgres, template: str) -> AsyncIte
 
 
 def make_config(data_dir: Path) -> Config:
-    """A server for tests: any free port, open registration, no rate limits."""
+    """A server for tests: any free port, open registration, no rate limits, no other servers."""
     return Config(
         server_name="weft.test",
         data_dir=data_dir,
         listeners=(Listener(port=0, resources=frozenset({"client", "federation", "media", "health", "metrics"})),),
         registration=Registration(mode="open", shared_secret=Secret(SHARED_SECRET)),
         rate_limits=RateLimits(enabled=False),
+        federation=Federation(enabled=False),  # no test goes out into the world
         logging=Logging(level="WARNING"),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from homeserver.http.context import Server
 from homeserver.http.request import Request, Result, Route
 from matrix.signatures import sign_json
 
@@ -12,7 +13,11 @@ VALID_FOR_MS = 24 * 3600 * 1000
 
 async def get_server_key(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/server-server-api/#get_matrixkeyv2server"""
-    server = request.server
+    return own_keys(request.server)
+
+
+def own_keys(server: Server) -> dict[str, Any]:
+    """The keys of this server, signed."""
     key, config = server.signing_key, server.config
     keys: dict[str, Any] = {
         "server_name": config.server_name,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from federation.inbound import keys_server, openid, version
+from federation.inbound import keys_query, keys_server, openid, public_rooms, query, version
 from homeserver.http.request import Route
 
-MODULES = (keys_server, openid, version)
+MODULES = (keys_query, keys_server, openid, public_rooms, query, version)
 
 ROUTES: list[Route] = [route for module in MODULES for route in module.ROUTES]

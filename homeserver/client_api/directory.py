@@ -22,8 +22,10 @@ async def set_room_alias(request: Request) -> Result:
 
 async def get_room_id_by_alias(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3directoryroomroomalias"""
-    room_id = await request.server.aliases.resolve(request.params["roomAlias"])
-    return {"room_id": room_id, "servers": [request.server.config.server_name]}
+    alias = request.params["roomAlias"]
+    if not request.server.aliases.is_local(alias):
+        request.server.rate_limits.check("federation", f"questions of {request.address}")
+    return (await request.server.aliases.locate(alias))._asdict()
 
 
 async def delete_room_alias(request: Request) -> Result:

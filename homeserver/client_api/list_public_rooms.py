@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from homeserver.http.request import Request, Result, Route
-from homeserver.services.errors import InvalidParam
+from homeserver.services.rooms.remote_directory import RoomQuery
 
 
 class Visibility(msgspec.Struct):
@@ -16,49 +16,20 @@ class Visibility(msgspec.Struct):
     visibility: Literal["public", "private"] = "public"
 
 
-class RoomFilter(msgspec.Struct):
-    """`filter` of queryPublicRooms."""
-
-    generic_search_term: str | None = None
-    room_types: list[str | None] | None = None
-
-
-class RoomQuery(msgspec.Struct):
-    """The body of queryPublicRooms."""
-
-    limit: int | None = None
-    since: str | None = None
-    filter: RoomFilter | None = None
-    include_all_networks: bool = False
-    third_party_instance_id: str | None = None
-
-
 async def get_public_rooms(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3publicrooms"""
-    directory = request.server.directory
-    directory.check_server(request.query.get("server"))
-    return await directory.list_rooms(limit=request.query_integer("limit", 0), since=request.query.get("since"))
+    query = RoomQuery(limit=request.query_integer("limit", 0), since=request.query.get("since"))
+    server_name = request.query.get("server")
+    if not request.server.directory.is_own(server_name):
+        request.server.rate_limits.check("federation", f"questions of {request.address}")
+    return await request.server.directory.query_server(server_name, query)
 
 
 async def query_public_rooms(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3publicrooms"""
-    directory = request.server.directory
-    directory.check_server(request.query.get("server"))
     query = await request.body(RoomQuery, optional=True)
-    if query.limit is not None and query.limit < 0:
-        raise InvalidParam("limit must not be negative")
-    if query.third_party_instance_id:
-        if query.include_all_networks:
-            raise InvalidParam("third_party_instance_id goes only without include_all_networks")
-        return {"chunk": [], "total_room_count_estimate": 0}  # there are no bridges to other networks
     request.server.rate_limits.check("search", request.requester.user_id)
-    chosen = query.filter or RoomFilter()
-    return await directory.list_rooms(
-        limit=query.limit or 0,
-        since=query.since,
-        term=chosen.generic_search_term or "",
-        room_types=chosen.room_types,
-    )
+    return await request.server.directory.query_server(request.query.get("server"), query)
 
 
 async def get_room_visibility_on_directory(request: Request) -> Result:

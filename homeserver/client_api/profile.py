@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.errors import BadJson, Forbidden, InvalidParam, MatrixError, MissingParam, NotFound
@@ -30,15 +31,23 @@ def _key_name(request: Request) -> str:
     return key
 
 
+async def _look_up(request: Request) -> dict[str, Any]:
+    """The profile of a user of any server. Nobody has to be logged in for it, so that other servers are guarded."""
+    user_id = request.params["userId"]
+    if not request.server.profile_lookup.is_at_hand(user_id):
+        request.server.rate_limits.check("federation", f"questions of {request.address}")
+    return await request.server.profile_lookup.profile(user_id)
+
+
 async def get_user_profile(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3profileuserid"""
-    return await request.server.profiles.profile(request.params["userId"])
+    return await _look_up(request)
 
 
 async def get_profile_field(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3profileuseridkeyname"""
     key = _key_name(request)
-    profile = await request.server.profiles.profile(request.params["userId"])
+    profile = await _look_up(request)
     if key not in profile:
         raise NotFound("The profile has no such field")
     return {key: profile[key]}

@@ -21,11 +21,13 @@ from homeserver.services.event_views import EventViews
 from homeserver.services.filters import Filters
 from homeserver.services.notifications import Notifications
 from homeserver.services.presence import Presence
+from homeserver.services.profile_lookup import ProfileLookup
 from homeserver.services.profiles import Profiles
 from homeserver.services.push_rules import PushRules
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.receipts import Receipts
 from homeserver.services.relations import Relations
+from homeserver.services.remote import Network
 from homeserver.services.reports import Reports
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.aliases import Aliases
@@ -56,6 +58,7 @@ class Server:
     metrics: Metrics
     database: Database
     signing_key: SigningKey
+    network: Network
     stream: Stream
     sessions: Sessions
     login: Login
@@ -68,6 +71,7 @@ class Server:
     reports: Reports
     deactivation: Deactivation
     profiles: Profiles
+    profile_lookup: ProfileLookup
     account_data: AccountData
     filters: Filters
     rate_limits: RateLimiter

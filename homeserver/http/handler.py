@@ -12,7 +12,7 @@ import itertools
 import secrets
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import orjson
 from aiohttp import web
@@ -38,8 +38,16 @@ MAX_PATH_BYTES = 8192
 class HttpHandler:
     """The function that aiohttp calls for each request on a listener with some resources."""
 
-    def __init__(self, server: Server, routes: Iterable[Route], resources: frozenset[str]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        routes: Iterable[Route],
+        resources: frozenset[str],
+        authenticate_origin: Callable[[Request], Awaitable[str]],
+    ) -> None:
+        """`authenticate_origin` says which server has signed a request, or raises MatrixError."""
         self._server = server
+        self._authenticate_origin = authenticate_origin
         self._router = Router(route for route in routes if route.resource in resources)
         # A request ID is unique over runs and listeners, and costs next to nothing.
         self._run = secrets.token_hex(4)
@@ -60,7 +68,9 @@ class HttpHandler:
             route, params = self._router.find(http.method, path)
             name = route.name
             request = Request(http, self._server, route, params)
-            if route.auth and not (route.anonymous and _has_no_token(request)):
+            if route.signed:
+                request.signed_by = await self._authenticate_origin(request)
+            elif route.auth and not (route.anonymous and _has_no_token(request)):
                 request.authenticated = await self._authenticate(request)
                 bind_request(request_id, request.authenticated.user_id)
                 if request.authenticated.is_locked or request.authenticated.is_suspended:

@@ -31,7 +31,8 @@ class Route:
     """An operation of the specification: `name` is its operationId, `path` has `{parameters}`.
 
     `resource` is the listener resource it is served on; without `auth` no access token is needed. With `auth` and
-    `anonymous` there may be a token or none, and a handler asks `authenticated` which.
+    `anonymous` there may be a token or none, and a handler asks `authenticated` which. What is `signed` wants the
+    signature of another server in place of a token.
     """
 
     method: str
@@ -41,17 +42,20 @@ class Route:
     auth: bool = True
     resource: str = "client"
     anonymous: bool = False
+    signed: bool = False
 
 
 class Request:
     """What a handler sees of a request: `params` of the path, `query`, body, and who asks."""
 
-    __slots__ = ("_http", "_query", "authenticated", "params", "route", "server")
+    __slots__ = ("_http", "_query", "_signed_content", "authenticated", "params", "route", "server", "signed_by")
 
     def __init__(self, http: web.BaseRequest, server: Server, route: Route, params: dict[str, str]) -> None:
         self._http = http
         self._query: dict[str, str] | None = None
+        self._signed_content: Any = None
         self.authenticated: Requester | None = None
+        self.signed_by: str | None = None
         self.server = server
         self.route = route
         self.params = params
@@ -61,6 +65,26 @@ class Request:
         """Whose access token came with the request; only where the route has `auth`."""
         assert self.authenticated is not None, self.route.name
         return self.authenticated
+
+    @property
+    def origin(self) -> str:
+        """The server that signed the request; only where the route is `signed`."""
+        assert self.signed_by is not None, self.route.name
+        return self.signed_by
+
+    @property
+    def method(self) -> str:
+        """The method as it was sent."""
+        return self._http.method
+
+    @property
+    def target(self) -> str:
+        """Path and query exactly as they were sent, which is what servers sign."""
+        return self._http.raw_path
+
+    def header_values(self, name: str) -> list[str]:
+        """Every value of a header that may come several times."""
+        return self._http.headers.getall(name, [])
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -100,14 +124,32 @@ class Request:
 
     async def json(self) -> Any:
         """The body as JSON, checked as strictly as the edge can. Raises NotJson, TooLarge."""
+        if self.signed_by is not None:
+            if self._signed_content is None:
+                raise NotJson("The body is missing")
+            return self._signed_content
         try:
             body = await self._http.read()
         except web.HTTPRequestEntityTooLarge:
             raise TooLarge("The request body is too large") from None
-        try:
-            return parse_json(body)
-        except JsonError as error:
-            raise NotJson(f"The body is not JSON: {error}") from None
+        return _parse_body(body)
+
+    async def signed_content(self) -> Any:
+        """The body of a request whose signature is yet to be checked, as JSON; None where there is none.
+
+        It may be larger than those of clients. Raises NotJson, TooLarge.
+        """
+        if not self._http.can_read_body:
+            return None
+        max_bytes = self.server.config.federation.max_request_bytes
+        body = bytearray()
+        async for chunk in self._http.content.iter_any():
+            body += chunk
+            if len(body) > max_bytes:
+                raise TooLarge("The request body is too large")
+        if body:
+            self._signed_content = _parse_body(bytes(body))
+        return self._signed_content
 
     async def json_object(self) -> dict[str, Any]:
         """The body as a JSON object. Raises NotJson, BadJson, TooLarge."""
@@ -118,13 +160,20 @@ class Request:
 
     async def optional_json_object(self) -> dict[str, Any]:
         """The same where clients may leave the body out."""
-        if not self._http.can_read_body:
+        if not self._http.can_read_body or (self.signed_by is not None and self._signed_content is None):
             return {}
         return await self.json_object()
 
     async def body(self, form: type[Body], *, optional: bool = False) -> Body:
         """The body as a msgspec Struct. Raises NotJson, BadJson, MissingParam, TooLarge."""
         return convert(await (self.optional_json_object() if optional else self.json_object()), form)
+
+
+def _parse_body(body: bytes) -> Any:
+    try:
+        return parse_json(body)
+    except JsonError as error:
+        raise NotJson(f"The body is not JSON: {error}") from None
 
 
 @lru_cache(maxsize=4096)

@@ -43,7 +43,7 @@ async def test_clients_and_servers_are_led_to_the_public_address(
     start_server: StartServer, base_url: str | None, delegated: str | None
 ) -> None:
     """https://spec.matrix.org/v1.19/client-server-api/#well-known-uris"""
-    async with start_server(public_base_url=base_url) as homeserver:
+    async with start_server(public_base_url=base_url, federation=Federation()) as homeserver:
         client = (await homeserver.request("GET", "/.well-known/matrix/client")).ok()
         server = await homeserver.request("GET", "/.well-known/matrix/server")
 

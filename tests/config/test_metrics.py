@@ -24,6 +24,8 @@ def busy_metrics() -> Metrics:
     metrics.sync_waiting.inc()
     metrics.sync_woken.inc()
     metrics.database_pool_in_use.set(1)
+    metrics.federation_requests.labels("ok").inc()
+    metrics.server_key_fetches.labels("server", "ok").inc()
     return metrics
 
 

@@ -55,6 +55,7 @@ def test_a_route_is_as_the_specification_has_it(route: Route) -> None:
     assert operation.path == route.path or operation.path.removesuffix("{stateKey}").startswith(route.path)
     if route.name not in AUTH_IS_OPTIONAL:
         assert route.auth == (operation.auth != "none")
+        assert route.signed == (operation.auth != "none" and operation.api == "server-server")
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")

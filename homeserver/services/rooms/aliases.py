@@ -1,4 +1,4 @@
-"""Room aliases of this server.
+"""Room aliases: those of this server, and where those of others lead.
 
 https://spec.matrix.org/v1.19/client-server-api/#room-aliases
 """
@@ -7,23 +7,38 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from homeserver.services.errors import Forbidden, InvalidParam, MatrixError, NotFound
+from homeserver.services.remote import RemoteFailure, RemoteMisbehaved, RemoteRefused, Transport, bad_gateway
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.room import Room
 from homeserver.services.stream import Stream
-from matrix.identifiers import get_domain, is_room_alias
+from matrix.identifiers import get_domain, is_room_alias, is_room_id, is_server_name
 from storage.rooms import AliasRow, RoomRepository
 from storage.stream import Writes
 
 CANONICAL_ALIAS = "m.room.canonical_alias"
 
+REMOTE_TIMEOUT_MS = 20_000
+MAX_REMOTE_ANSWER_BYTES = 256 * 1024
+MAX_SERVERS = 50
+
+
+class AliasTarget(NamedTuple):
+    """Where an alias leads: a room, and servers that are likely to be in it, the best one first."""
+
+    room_id: str
+    servers: list[str]
+
 
 class Aliases:
     """Makes, resolves and removes aliases."""
 
-    def __init__(self, rooms: RoomRepository, access: Access, stream: Stream, *, server_name: str) -> None:
+    def __init__(
+        self, rooms: RoomRepository, access: Access, stream: Stream, transport: Transport, *, server_name: str
+    ) -> None:
+        self._transport = transport
         self._rooms = rooms
         self._access = access
         self._stream = stream
@@ -39,14 +54,63 @@ class Aliases:
             raise InvalidParam("Not an alias of this server")
         return alias
 
+    def is_local(self, alias: str) -> bool:
+        """Whether no other server has to be asked about an alias."""
+        return not is_room_alias(alias) or get_domain(alias) == self._server_name
+
     async def resolve(self, alias: str) -> str:
-        """The room ID behind an alias. Raises InvalidParam, NotFound."""
+        """The room ID behind an alias. Raises what `locate` raises."""
+        if is_room_alias(alias) and get_domain(alias) == self._server_name:
+            return await self._load(alias)
+        return (await self.locate(alias)).room_id
+
+    async def locate(self, alias: str) -> AliasTarget:
+        """The room behind an alias of any server, and servers that are in it.
+
+        Raises InvalidParam, NotFound, and 502 M_UNKNOWN where another server has no answer.
+        """
         if not is_room_alias(alias):
             raise InvalidParam("Not a room alias")
+        if get_domain(alias) != self._server_name:
+            return await self._locate_elsewhere(alias)
+        room_id = await self._load(alias)
+        return AliasTarget(room_id, servers_in(await self._access.access_room(room_id), self._server_name))
+
+    async def locate_local(self, alias: str) -> AliasTarget:
+        """The same for an alias of this server alone. Raises InvalidParam, NotFound."""
+        return await self.locate(self._check(alias))
+
+    async def _load(self, alias: str) -> str:
         found = await self._rooms.load_alias(alias)
         if found is None:
             raise NotFound("No such room alias")
         return found[0]
+
+    async def _locate_elsewhere(self, alias: str) -> AliasTarget:
+        """https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1querydirectory"""
+        server_name = get_domain(alias)
+        try:
+            answer = await self._transport.request(
+                server_name,
+                "GET",
+                "/_matrix/federation/v1/query/directory",
+                query=[("room_alias", alias)],
+                timeout_ms=REMOTE_TIMEOUT_MS,
+                max_bytes=MAX_REMOTE_ANSWER_BYTES,
+            )
+        except RemoteRefused as refusal:
+            if refusal.status == 404:
+                raise NotFound("No such room alias") from None
+            raise bad_gateway(refusal) from None
+        except RemoteFailure as failure:
+            raise bad_gateway(failure) from None
+        room_id = answer.get("room_id") if isinstance(answer, dict) else None
+        servers = answer.get("servers") if isinstance(answer, dict) else None
+        if not is_room_id(room_id) or not isinstance(servers, list):
+            raise bad_gateway(RemoteMisbehaved(server_name, "the answer names no room"))
+        # The server that knows the alias is the last resort, where it does not name itself.
+        named = [*filter(is_server_name, servers[:MAX_SERVERS]), server_name]
+        return AliasTarget(room_id, list(dict.fromkeys(named)))
 
     @asynccontextmanager
     async def reserved(self, alias: str) -> AsyncIterator[None]:
@@ -111,6 +175,18 @@ class Aliases:
             found = await self._rooms.load_alias(alias)
             if found is None or found[0] != room_id:
                 raise MatrixError(400, "M_BAD_ALIAS", f"{alias} does not lead to this room")
+
+
+def servers_in(room: Room, server_name: str) -> list[str]:
+    """Some servers whose users are joined to a room, this one first."""
+    servers = {server_name: None} if room.local_joined else {}
+    if len(room.local_joined) < room.joined_count:
+        for user_id, membership in room.members.items():
+            if membership == "join":
+                servers[get_domain(user_id)] = None
+                if len(servers) >= MAX_SERVERS:
+                    break
+    return list(servers)
 
 
 def _aliases_in(content: dict[str, Any]) -> list[Any]:

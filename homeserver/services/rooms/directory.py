@@ -1,4 +1,4 @@
-"""The published room directory of this server.
+"""The published room directory of this server, and the way to those of others.
 
 https://spec.matrix.org/v1.19/client-server-api/#published-room-directory
 """
@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from homeserver.services.errors import Forbidden, InvalidParam, NotFound
+from homeserver.services.remote import Transport
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.aliases import may_set_aliases
+from homeserver.services.rooms.remote_directory import RoomFilter, RoomQuery, query_elsewhere
 from homeserver.services.rooms.summaries import published_chunk
 from matrix.identifiers import is_server_name
 from storage.directory import DirectoryRepository, ListedRoom, Mark, search_text
@@ -30,20 +32,50 @@ class Directory:
     """Lists rooms, and says which are listed."""
 
     def __init__(
-        self, repository: DirectoryRepository, rooms: RoomRepository, access: Access, *, server_name: str
+        self,
+        repository: DirectoryRepository,
+        rooms: RoomRepository,
+        access: Access,
+        transport: Transport,
+        *,
+        server_name: str,
     ) -> None:
+        self._transport = transport
         self._repository = repository
         self._rooms = rooms
         self._access = access
         self._server_name = server_name
 
-    def check_server(self, server: str | None) -> None:
-        """Refuses to list another server's rooms. Raises InvalidParam, NotFound."""
-        if server is None or server == self._server_name:
-            return
-        if not is_server_name(server):
+    def is_own(self, server_name: str | None) -> bool:
+        """Whether the rooms of a server (None for this one) are listed without asking another."""
+        return server_name is None or server_name == self._server_name
+
+    async def query_server(self, server_name: str | None, query: RoomQuery) -> dict[str, Any]:
+        """A page of the directory of a server; None for this one.
+
+        Raises InvalidParam, NotFound, and 502 M_UNKNOWN where another server has no answer.
+        """
+        if server_name is None or self.is_own(server_name):
+            return await self.query(query)
+        if not is_server_name(server_name):
             raise InvalidParam("server must be a server name")
-        raise NotFound("The rooms of other servers cannot be listed: this server does not federate yet")
+        return await query_elsewhere(self._transport, server_name, query)
+
+    async def query(self, query: RoomQuery) -> dict[str, Any]:
+        """A page of this server's directory. Raises InvalidParam."""
+        if query.limit is not None and query.limit < 0:
+            raise InvalidParam("limit must not be negative")
+        if query.third_party_instance_id:
+            if query.include_all_networks:
+                raise InvalidParam("third_party_instance_id goes only without include_all_networks")
+            return {"chunk": [], "total_room_count_estimate": 0}  # there are no bridges to other networks
+        chosen = query.filter or RoomFilter()
+        return await self.list_rooms(
+            limit=query.limit or 0,
+            since=query.since,
+            term=chosen.generic_search_term or "",
+            room_types=chosen.room_types,
+        )
 
     async def list_rooms(
         self,

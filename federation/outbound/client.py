@@ -1,0 +1,211 @@
+"""Requests to other servers: signed, bounded in time, size and number, and not made to servers that are down."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from config.schema import Federation
+from federation.outbound.destinations import Destinations
+from federation.outbound.discovery import Discovery
+from federation.outbound.https import Answer, ConnectionFailed, Https
+from homeserver.clock import Clock
+from homeserver.logs import get_logger
+from homeserver.metrics import Metrics
+from homeserver.services.remote import (
+    NoFederation,
+    RemoteFailure,
+    RemoteMisbehaved,
+    RemoteRefused,
+    RemoteUnreachable,
+)
+from matrix.canonical_json import JsonError, encode_canonical_json, parse_json
+from matrix.identifiers import is_server_name
+from matrix.request_authentication import sign_request
+from matrix.signatures import SigningKey
+
+log = get_logger(__name__)
+
+MAX_ERROR_CHARS = 300
+PARSE_IN_THREAD_FROM_BYTES = 256 * 1024
+
+# What users wait for is tried although the server failed before; the queues that work in the background do not try.
+_waited_for = re.compile(
+    r"/_matrix/(?:federation/v\d/(?:make_|send_join|send_leave|send_knock|invite|query|publicRooms|hierarchy|media|user"
+    r"|timestamp_to_event|exchange_third_party_invite)|key/)"
+)
+# Answers of a proxy whose server is gone.
+_DOWN = frozenset({502, 503, 504})
+
+
+class _Slots:
+    """How many requests to one destination are under way, and may be."""
+
+    __slots__ = ("semaphore", "users")
+
+    def __init__(self, limit: int) -> None:
+        self.semaphore = asyncio.Semaphore(limit)
+        self.users = 0
+
+
+class FederationClient:
+    """The `Transport` of this server."""
+
+    def __init__(
+        self,
+        options: Federation,
+        https: Https,
+        discovery: Discovery,
+        destinations: Destinations,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        server_name: str,
+        signing_key: SigningKey,
+    ) -> None:
+        self._options = options
+        self._https = https
+        self._discovery = discovery
+        self._destinations = destinations
+        self._metrics = metrics
+        self._clock = clock
+        self._server_name = server_name
+        self._signing_key = signing_key
+        self._slots: dict[str, _Slots] = {}
+
+    async def request(
+        self,
+        destination: str,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        content: Any = None,
+        timeout_ms: int | None = None,
+        max_bytes: int | None = None,
+    ) -> Any:
+        """See `Transport.request`."""
+        uri = path + (f"?{urlencode(query, quote_via=quote, safe='')}" if query else "")
+        try:
+            self._check_destination(destination, path)
+            limit = min(max_bytes or self._options.max_response_bytes, self._options.max_response_bytes)
+            answer = await self._ask_in_time(destination, method, uri, content, timeout_ms, limit)
+            self._destinations.is_alive(destination)
+            value = await self._value(destination, answer)
+        except RemoteFailure as failure:
+            self._metrics.federation_requests.labels(_outcome(failure)).inc()
+            log.debug("federation request failed", destination=destination, path=path, reason=failure.reason)
+            raise
+        self._metrics.federation_requests.labels("ok").inc()
+        return value
+
+    def _check_destination(self, destination: str, path: str) -> None:
+        if not self._options.enabled:
+            raise NoFederation(destination)
+        if not is_server_name(destination):
+            raise RemoteUnreachable(destination, "this is not a server name")
+        if destination == self._server_name:
+            raise RemoteUnreachable(destination, "this is the server itself")
+        wait_ms = self._destinations.retry_ts(destination) - self._clock()
+        if wait_ms > 0 and not _waited_for.match(path):
+            raise LeftAlone(destination, f"did not answer, and is tried again in {-(-wait_ms // 1000)} s")
+
+    async def _ask_in_time(
+        self, destination: str, method: str, uri: str, content: Any, timeout_ms: int | None, max_bytes: int
+    ) -> Answer:
+        """The answer of the first endpoint that can be connected to, of whatever status."""
+        timeout_ms = min(timeout_ms or self._options.request_timeout_ms, self._options.request_timeout_ms)
+        try:
+            async with asyncio.timeout(timeout_ms / 1000), self._slot(destination):
+                answer = await self._ask(destination, method, uri, content, max_bytes)
+        except TimeoutError:
+            self._destinations.failed(destination)
+            raise RemoteUnreachable(destination, f"no answer within {timeout_ms / 1000:g} s") from None
+        except RemoteUnreachable:
+            self._destinations.failed(destination)
+            raise
+        if answer.status in _DOWN:
+            self._destinations.failed(destination)
+            raise _refusal(destination, answer)
+        return answer
+
+    @asynccontextmanager
+    async def _slot(self, destination: str) -> AsyncIterator[None]:
+        slots = self._slots.get(destination)
+        if slots is None:
+            slots = self._slots[destination] = _Slots(self._options.max_concurrent_requests)
+        slots.users += 1
+        try:
+            async with slots.semaphore:
+                yield
+        finally:
+            slots.users -= 1
+            if not slots.users:
+                del self._slots[destination]
+
+    async def _ask(self, destination: str, method: str, uri: str, content: Any, max_bytes: int) -> Answer:
+        body = None if content is None else encode_canonical_json(content)
+        authorization = sign_request(
+            method, uri, origin=self._server_name, destination=destination, content=content, key=self._signing_key
+        )
+        headers = {"Authorization": str(authorization), "Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        failure: ConnectionFailed | None = None
+        for endpoint in await self._discovery.endpoints(destination):
+            try:
+                return await self._https.ask(
+                    destination, endpoint, method, uri, headers=headers, body=body, max_bytes=max_bytes
+                )
+            except ConnectionFailed as error:
+                failure = failure or error
+        self._discovery.doubt(destination)
+        assert failure is not None, "there is always an endpoint"
+        raise failure
+
+    async def _value(self, destination: str, answer: Answer) -> Any:
+        if not 200 <= answer.status < 300:
+            raise _refusal(destination, answer)
+        try:
+            if len(answer.body) >= PARSE_IN_THREAD_FROM_BYTES:
+                return await asyncio.to_thread(parse_json, answer.body)
+            return parse_json(answer.body)
+        except JsonError as error:
+            raise RemoteMisbehaved(destination, f"the answer is {error}") from None
+
+
+class LeftAlone(RemoteUnreachable):
+    """The server did not answer a while ago, and is not asked yet."""
+
+
+def _refusal(destination: str, answer: Answer) -> RemoteRefused:
+    """The failure that an error answer is; of a body that says nothing usable, the status remains."""
+    try:
+        content = parse_json(answer.body)
+    except JsonError:
+        content = None
+    errcode = content.get("errcode") if isinstance(content, dict) else None
+    message = content.get("error") if isinstance(content, dict) else None
+    return RemoteRefused(
+        destination,
+        answer.status,
+        errcode if isinstance(errcode, str) and re.fullmatch(r"[A-Z0-9_.a-z]{1,64}", errcode) else "M_UNKNOWN",
+        _printable(message) if isinstance(message, str) else "",
+    )
+
+
+def _printable(message: str) -> str:
+    return "".join(character for character in message[:MAX_ERROR_CHARS] if character.isprintable())
+
+
+def _outcome(failure: RemoteFailure) -> str:
+    """The label of a failure in the metrics."""
+    if isinstance(failure, LeftAlone):
+        return "left_alone"
+    if isinstance(failure, RemoteRefused):
+        return "refused"
+    return "misbehaved" if isinstance(failure, RemoteMisbehaved) else "unreachable"
