@@ -75,7 +75,7 @@ class IncomingEvents:
             return  # nothing can be said of events in rooms that nobody here is in, not even by what ID
         reason = None if is_admitted(room, origin) else "Your server is kept out of this room"
         verified = await self._verification.verify(events, room.version)
-        taken: dict[str, Done] = {}
+        taken: list[Done] = []
         async with self.lock(room_id):
             await self._load_known([one for one in verified if isinstance(one, Verified)])
             for event, one in zip(events, verified, strict=True):
@@ -89,13 +89,13 @@ class IncomingEvents:
                     if reason is not None:
                         raise Dropped(reason)
                     if (done := await self._receive_one(origin, room_id, one)) is not None:
-                        taken[event_id] = done
+                        taken.append(done)
                 except (Dropped, RemoteFailure) as error:
                     log.info("an event was dropped", event_id=event_id, origin=origin, reason=str(error))
                     results[event_id] = {"error": str(error)}
         if taken:
-            await asyncio.wait(taken.values())
-        for event_id, done in taken.items():
+            await asyncio.wait(taken)
+        for done in taken:
             if done.cancelled() or done.exception() is not None:
                 raise MatrixError(503, "M_UNKNOWN", "The events could not be stored")
 
@@ -151,10 +151,13 @@ class IncomingEvents:
     async def _is_missing_events(self, room: Room, one: Verified) -> bool:
         """Whether events that the event stands on are not known, or not the state after them."""
         previous = await self._events.load_ids(one.pdu.prev_events)
-        return not all(
-            (event := previous.get(event_id)) is not None and event.room == room.room and event.snapshot
-            for event_id in one.pdu.prev_events
-        ) or not previous
+        return (
+            not all(
+                (event := previous.get(event_id)) is not None and event.room == room.room and event.snapshot
+                for event_id in one.pdu.prev_events
+            )
+            or not previous
+        )
 
     async def _room(self, room_id: str) -> Room:
         room = await self._registry.load(room_id)

@@ -67,7 +67,9 @@ class MissingEvents:
 
     async def fetch_event(self, origin: str, version: RoomVersion, event_id: str) -> Verified:
         """One event. Raises RemoteFailure."""
-        answer = await self._transport.request(origin, "GET", f"/_matrix/federation/v1/event/{quote(event_id, safe='')}")
+        answer = await self._transport.request(
+            origin, "GET", f"/_matrix/federation/v1/event/{quote(event_id, safe='')}"
+        )
         events = _list_of(origin, answer, "pdus", 1)
         for verified in await self._verified(events, version):
             if verified.pdu.event_id == event_id:

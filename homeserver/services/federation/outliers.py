@@ -6,7 +6,7 @@ https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from homeserver.logs import get_logger
 from homeserver.services.federation.verification import Verified
@@ -70,7 +70,7 @@ class Outliers:
             await asyncio.sleep(0)
         await asyncio.gather(*done)
 
-    def _publisher(self, events: Sequence[StoredEvent]):  # type: ignore[no-untyped-def]
+    def _publisher(self, events: Sequence[StoredEvent]) -> Callable[[], None]:
         def publish() -> None:
             for event in events:
                 self._events.add(event)
@@ -111,7 +111,9 @@ def in_auth_order(pdus: Sequence[Pdu]) -> list[Pdu]:
             if auth_id in by_id:
                 dependants.setdefault(auth_id, []).append(pdu.event_id)
     # The m.room.create comes first, also where no event names it.
-    ready = sorted((event_id for event_id, count in waiting.items() if not count), key=lambda i: by_id[i].type != "m.room.create")
+    ready = sorted(
+        (event_id for event_id, count in waiting.items() if not count), key=lambda i: by_id[i].type != "m.room.create"
+    )
     ordered = []
     for event_id in ready:  # grows meanwhile
         ordered.append(by_id[event_id])

@@ -21,7 +21,6 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from homeserver.logs import get_logger
-from homeserver.services.errors import MatrixError
 from homeserver.services.federation.outliers import check_by_auth_events, create_event_id
 from homeserver.services.rooms.acceptance import Acceptance, Accepted, Origin, Placement, redact_stored
 from homeserver.services.rooms.branches import PENDING, Branches, State
@@ -101,6 +100,12 @@ class Receiving:
         async with self._resolving(room):
             return await self._on_branch(room, pdu, False, state_before=state_before)
 
+    async def take_over(self, room: Room, pdu: Pdu, state_before: State) -> Done | None:
+        """The same for a join that begins this server's part in a room: its state is the room's. Raises Dropped."""
+        async with self._resolving(room):
+            room.tip.extremities = []
+            return await self._on_branch(room, pdu, False, state_before=state_before, is_first=True)
+
     async def on_tip(self, room: Room, pdu: Pdu, *, is_outgoing: bool = False) -> Done | None:
         """Takes in an event that stands on the tip and is allowed there; None for any other."""
         for _ in range(MAX_LOADS):
@@ -169,7 +174,7 @@ class Receiving:
             resolving.set_result(None)
 
     async def _on_branch(
-        self, room: Room, pdu: Pdu, is_outgoing: bool, state_before: State | None
+        self, room: Room, pdu: Pdu, is_outgoing: bool, state_before: State | None, *, is_first: bool = False
     ) -> Done | None:
         known = (await self._events.load_ids([pdu.event_id])).get(pdu.event_id)
         if known is not None and (known.kind in (EventKind.TIMELINE, EventKind.SOFT_FAILED) or known.snapshot):
@@ -181,7 +186,7 @@ class Receiving:
         if rejection is not None:
             log.info("an event is rejected", event_id=pdu.event_id, room_id=room.room_id, reason=rejection.reason)
             return self._set_aside(room, pdu, EventKind.REJECTED, state_before, known, writes)
-        if (rejection := await self._judge_by_tip(room, pdu)) is not None:
+        if not is_first and (rejection := await self._judge_by_tip(room, pdu)) is not None:
             log.info("an event is soft-failed", event_id=pdu.event_id, room_id=room.room_id, reason=rejection.reason)
             return self._set_aside(room, pdu, EventKind.SOFT_FAILED, state_before, known, writes)
         placement = await self._placement(room, pdu, state_before)

@@ -85,6 +85,10 @@ class RoomRegistry:
         self._last_room += 1
         return Room(self._last_room, room_id, version, self._server_name)
 
+    def stub(self, room: int, room_id: str, version: RoomVersion) -> Room:
+        """A room of which nothing is known but its number and name; `add` it once there is more."""
+        return Room(room, room_id, version, self._server_name)
+
     def add(self, room: Room) -> None:
         """Keeps a room in memory."""
         self._by_id[room.room_id] = room

@@ -20,6 +20,7 @@ from homeserver.services.receipts import Receipts
 from homeserver.services.rooms.access import Access, Reader
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import Room
+from homeserver.services.rooms.stripped_state import STRIPPED_STATE, foreign_stripped_state, stripped_event
 from homeserver.services.rooms.timelines import Slice, Timelines
 from homeserver.services.rooms.user_rooms import UserRoom
 from homeserver.services.sync.lazy_members import LazyMembers
@@ -27,19 +28,8 @@ from homeserver.services.sync.summary import heroes_of, is_named, summarise
 from homeserver.services.sync.tokens import encode_token
 from homeserver.services.sync.unread_section import unread_json
 from matrix.filters import Filter, RoomEventFilter, select_fields
-from storage.events import StoredEvent
+from storage.events import EventKind, StoredEvent
 from storage.user_data import AccountDataRow
-
-# https://spec.matrix.org/v1.19/client-server-api/#stripped-state
-STRIPPED_STATE = (
-    "m.room.create",
-    "m.room.name",
-    "m.room.avatar",
-    "m.room.topic",
-    "m.room.join_rules",
-    "m.room.canonical_alias",
-    "m.room.encryption",
-)
 
 NO_BUNDLES: Mapping[int, bytes] = {}
 
@@ -291,7 +281,7 @@ class RoomSections:
         inviter = room.state.get(("m.room.member", member.pdu.sender))
         if inviter is not None and inviter != member.position:
             shown += (await self._events.load([inviter])).values()
-        return orjson.dumps([stripped_event(event) for event in (*shown, member)])
+        return orjson.dumps([stripped_event(event.pdu) for event in (*shown, member)])
 
     async def _state_events(
         self,
@@ -468,19 +458,6 @@ def before_timeline(
         else:
             state.pop(key, None)
     return state
-
-
-def stripped_event(event: StoredEvent) -> dict[str, Any]:
-    """https://spec.matrix.org/v1.19/client-server-api/#stripped-state"""
-    pdu = event.pdu
-    return {
-        "type": pdu.type,
-        "sender": pdu.sender,
-        "state_key": pdu.state_key,
-        "content": pdu.content,
-        "origin_server_ts": pdu.origin_server_ts,
-        "event_id": pdu.event_id,
-    }
 
 
 def account_data_json(row: AccountDataRow) -> bytes:

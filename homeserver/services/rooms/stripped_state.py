@@ -1,0 +1,46 @@
+"""Stripped state: what those are told of a room who are not in it.
+
+https://spec.matrix.org/v1.19/client-server-api/#stripped-state
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matrix.pdu import Pdu
+from storage.events import StoredEvent
+
+STRIPPED_STATE = (
+    "m.room.create",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.join_rules",
+    "m.room.canonical_alias",
+    "m.room.encryption",
+)
+
+
+def stripped_event(pdu: Pdu) -> dict[str, Any]:
+    """An event in that form."""
+    return {
+        "type": pdu.type,
+        "sender": pdu.sender,
+        "state_key": pdu.state_key,
+        "content": pdu.content,
+        "origin_server_ts": pdu.origin_server_ts,
+        "event_id": pdu.event_id,
+    }
+
+
+def foreign_stripped_state(event: StoredEvent) -> list[Any]:
+    """What another server told of a room along with a member event of a user here, and that event."""
+    unsigned = event.pdu.json.get("unsigned")
+    told: list[Any] = []
+    if isinstance(unsigned, dict):
+        for key in ("invite_room_state", "knock_room_state"):
+            found = unsigned.get(key)
+            told += found if isinstance(found, list) else []
+    own = [event.pdu.type, event.pdu.state_key]
+    others = [one for one in told if isinstance(one, dict) and [one.get("type"), one.get("state_key")] != own]
+    return [*others, stripped_event(event.pdu)]
