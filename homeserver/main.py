@@ -40,6 +40,7 @@ from homeserver.services.aggregations import Aggregations
 from homeserver.services.changes import Changes
 from homeserver.services.client_events import ClientEvents
 from homeserver.services.event_views import EventViews
+from homeserver.services.federation.parts import Surroundings, build_federation
 from homeserver.services.filters import Filters
 from homeserver.services.notifications import Notifications
 from homeserver.services.notifier import Notifier
@@ -83,6 +84,7 @@ from storage.destinations import DestinationRepository
 from storage.directory import DirectoryRepository
 from storage.embedded import EmbeddedPostgres
 from storage.events import EventRepository
+from storage.federation import FederationRepository
 from storage.presence import PresenceRepository
 from storage.relations import RelationRepository
 from storage.reports import ReportRepository
@@ -202,6 +204,30 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
     registration = Registration(config.registration, name, accounts, passwords, login, clock, tokens)
     if config.jwt_login.enabled:
         _accept_jwt(config, login, accounts, registration)
+    federation = build_federation(
+        Surroundings(
+            server_name=name,
+            signing_key=signing_key,
+            clock=clock,
+            transport=network.transport,
+            key_ring=network.keys,
+            stream=stream,
+            notifier=notifier,
+            changes=changes,
+            registry=registry,
+            events=events,
+            access=access,
+            acceptance=acceptance,
+            authoring=authoring,
+            missing=missing_state,
+            membership=membership,
+            user_rooms=user_rooms,
+            rooms=rooms,
+            snapshots=snapshots,
+            repository=FederationRepository(pool),
+        )
+    )
+    await federation.receiving.open()
     return Server(
         config=config,
         clock=clock,
@@ -209,6 +235,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         database=database,
         signing_key=signing_key,
         network=network,
+        federation=federation,
         stream=stream,
         sessions=sessions,
         login=login,

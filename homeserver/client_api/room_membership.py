@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.errors import InvalidParam
-from matrix.identifiers import is_user_id
+from matrix.identifiers import get_domain, is_server_name, is_user_id
+
+MAX_SERVERS = 20
 
 
 class Reason(msgspec.Struct):
@@ -46,27 +50,38 @@ async def join_room_by_id(request: Request) -> Result:
 
 async def join_room(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3joinroomidoralias"""
-    return await _join(request, await _resolve(request))
+    room_id, servers = await _resolve(request)
+    return await _join(request, room_id, servers)
 
 
-async def _resolve(request: Request) -> str:
+async def _resolve(request: Request) -> tuple[str, list[str]]:
+    """The room, and the servers to get into it through: those that the client names, then those of an alias."""
     room = request.params["roomIdOrAlias"]
-    return await request.server.aliases.resolve(room) if room.startswith("#") else room
+    # https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3joinroomidoralias: `via` was `server_name`
+    servers = [
+        name for name in (*request.query_list("via"), *request.query_list("server_name")) if is_server_name(name)
+    ]
+    if room.startswith("#"):
+        target = await request.server.aliases.locate(room)
+        return target.room_id, [*servers, *target.servers]
+    if (domain := get_domain(room)) and is_server_name(domain):
+        servers.append(domain)
+    return room, servers
 
 
-async def _join(request: Request, room_id: str) -> Result:
+async def _join(request: Request, room_id: str, servers: Sequence[str] = ()) -> Result:
     body = await request.body(Reason, optional=True)
     request.server.rate_limits.check("join", request.requester.user_id)
-    await request.server.membership.join(request.requester.user_id, room_id, body.reason)
+    await request.server.membership.join(request.requester.user_id, room_id, body.reason, servers)
     return {"room_id": room_id}
 
 
 async def knock_room(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3knockroomidoralias"""
-    room_id = await _resolve(request)
+    room_id, servers = await _resolve(request)
     body = await request.body(Reason, optional=True)
     request.server.rate_limits.check("join", request.requester.user_id)
-    await request.server.membership.knock(request.requester.user_id, room_id, body.reason)
+    await request.server.membership.knock(request.requester.user_id, room_id, body.reason, servers)
     return {"room_id": room_id}
 
 

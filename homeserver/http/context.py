@@ -18,6 +18,7 @@ from homeserver.services.accounts.registration import Registration
 from homeserver.services.accounts.sessions import Sessions
 from homeserver.services.accounts.shared_secret import SharedSecretRegistration
 from homeserver.services.event_views import EventViews
+from homeserver.services.federation.parts import FederationParts
 from homeserver.services.filters import Filters
 from homeserver.services.notifications import Notifications
 from homeserver.services.presence import Presence
@@ -59,6 +60,7 @@ class Server:
     database: Database
     signing_key: SigningKey
     network: Network
+    federation: FederationParts
     stream: Stream
     sessions: Sessions
     login: Login

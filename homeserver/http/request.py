@@ -93,6 +93,14 @@ class Request:
             self._query = _parse_query(self._http.path_qs.partition("?")[2])
         return self._query
 
+    def query_list(self, name: str) -> list[str]:
+        """All values of a parameter that may be there several times. Raises InvalidParam."""
+        try:
+            pairs = parse_qsl(self._http.path_qs.partition("?")[2], max_num_fields=MAX_QUERY_FIELDS, errors="strict")
+        except ValueError:
+            raise InvalidParam("The query string cannot be read") from None
+        return [value for key, value in pairs if key == name]
+
     def query_integer(self, name: str, default: int, *, minimum: int = 0, maximum: int = 2**53 - 1) -> int:
         """A whole number of the query, brought down to `maximum`. Raises InvalidParam."""
         text = self.query.get(name)

@@ -20,7 +20,7 @@ from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
 from matrix.hashes import compute_event_id
-from matrix.pdu import InvalidPdu
+from matrix.pdu import InvalidPdu, Pdu
 from matrix.server_acl import is_server_allowed
 from storage.events import EventKind
 
@@ -98,6 +98,16 @@ class IncomingEvents:
         for done in taken:
             if done.cancelled() or done.exception() is not None:
                 raise MatrixError(503, "M_UNKNOWN", "The events could not be stored")
+
+    async def receive_own(self, server: str, room_id: str, pdu: Pdu) -> None:
+        """Takes in an event of a user here that another server has let into a room. Raises MatrixError."""
+        try:
+            async with self.lock(room_id):
+                done = await self._receive_one(server, room_id, Verified(pdu, frozenset()))
+        except (Dropped, RemoteFailure) as error:
+            raise MatrixError(502, "M_UNKNOWN", f"{server}: {error}") from None
+        if done is not None:
+            await done
 
     async def _load_known(self, verified: Sequence[Verified]) -> None:
         """Brings into memory what is known of these events and of those they name, in one query."""

@@ -68,6 +68,12 @@ class Joining:
             done = await self._handshake.run("join", user_id, room_id, [*known, *servers], content)
             return await self._take_over(room, done)
 
+    async def join_through(self, room: Room, user_id: str, servers: Sequence[str], content: dict[str, Any]) -> None:
+        """Joins a user to a room that this server is in, but into which only another one can let them."""
+        done = await self._handshake.run("join", user_id, room.room_id, servers, content)
+        join = await self._accepted_join(done)
+        await self._incoming.receive_own(done.server, room.room_id, join)
+
     async def _take_over(self, room: Room | None, done: Accomplished) -> Room:
         """The room as another server describes it, with the user in it."""
         version, room_id = done.pdu.room_version, done.pdu.room_id

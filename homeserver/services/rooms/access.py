@@ -61,6 +61,11 @@ class Access:
             raise NotFound("No such room")
         return room
 
+    async def find_resident_room(self, room_id: str) -> Room | None:
+        """A room that is this server's to decide about, since its users are in it, or nobody else's; else None."""
+        room = self._registry.known(room_id) or await self._registry.load(room_id)
+        return room if room is not None and (room.local_joined or not room.servers) else None
+
     async def access_joined_room(self, user_id: str, room_id: str) -> Room:
         """A room that the user is joined to. Raises Forbidden."""
         room = self._registry.known(room_id) or await self._registry.load(room_id)

@@ -9,11 +9,13 @@ is never half a room. Of several events for one state key among 4 to 7 only the 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from homeserver.logs import get_logger
 from homeserver.services.accounts.sessions import Requester
 from homeserver.services.errors import BadJson, InvalidParam, MatrixError
 from homeserver.services.profiles import Profiles
@@ -26,9 +28,12 @@ from matrix.room_versions import ROOM_VERSIONS, RoomVersion
 from storage.rooms import AliasRow, RoomRow
 from storage.stream import Writes
 
+log = get_logger(__name__)
+
 Preset = Literal["private_chat", "trusted_private_chat", "public_chat"]
 MAX_INITIAL_STATE = 500
 MAX_INVITES = 500
+INVITES_AT_ONCE = 16
 MAX_CREATORS = 100
 
 PRESETS: dict[str, dict[str, str]] = {
@@ -101,6 +106,7 @@ class Creation:
         invites = [
             await self._membership.invite_draft(creator, user_id, None, is_direct=options.is_direct)
             for user_id in invited
+            if self._membership.is_local(user_id)
         ]
         content = _create_content(options, version, preset, creator)
         drafts = [
@@ -112,9 +118,25 @@ class Creation:
         drafts += _state_drafts(options, creator, preset, alias)
         room_id = "" if version.room_id_is_create_event_hash else f"!{secrets.token_urlsafe(18)}:{self._server_name}"
         if alias is None:
-            return await self._make(room_id, version, options, [*drafts, *invites], creator, None)
-        async with self._aliases.reserved(alias):
-            return await self._make(room_id, version, options, [*drafts, *invites], creator, alias)
+            room_id = await self._make(room_id, version, options, [*drafts, *invites], creator, None)
+        else:
+            async with self._aliases.reserved(alias):
+                room_id = await self._make(room_id, version, options, [*drafts, *invites], creator, alias)
+        await self._invite_elsewhere(creator, room_id, options)
+        return room_id
+
+    async def _invite_elsewhere(self, creator: str, room_id: str, options: RoomOptions) -> None:
+        """Invites users of other servers, who sign first. The room is there: one who cannot be invited is left out."""
+        elsewhere = [user_id for user_id in dict.fromkeys(options.invite) if not self._membership.is_local(user_id)]
+
+        async def invite(user_id: str) -> None:
+            try:
+                await self._membership.invite(creator, room_id, user_id, None, is_direct=options.is_direct)
+            except MatrixError as error:
+                log.warning("a user could not be invited", room_id=room_id, user=user_id, reason=error.message)
+
+        for start in range(0, len(elsewhere), INVITES_AT_ONCE):
+            await asyncio.gather(*(invite(user_id) for user_id in elsewhere[start : start + INVITES_AT_ONCE]))
 
     async def _make(
         self,

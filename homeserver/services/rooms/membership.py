@@ -6,7 +6,7 @@ https://spec.matrix.org/v1.19/client-server-api/#room-membership
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from homeserver.logs import get_logger
 from homeserver.services.errors import Forbidden, MatrixError, NotFound
@@ -15,6 +15,7 @@ from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.authoring import Draft
 from homeserver.services.rooms.room import JOIN_RULES, Room
 from homeserver.services.rooms.sending import Sending
+from homeserver.services.rooms.summaries import allowed_room_ids
 from homeserver.services.rooms.user_rooms import UserRooms
 from matrix.identifiers import get_domain
 from storage.accounts import AccountRepository
@@ -24,10 +25,29 @@ log = get_logger(__name__)
 MAX_ALLOW_CONDITIONS = 100
 
 
+class RemoteMembership(Protocol):
+    """How users of this server get into rooms that it is not in, and others into its own."""
+
+    async def join(self, user_id: str, room_id: str, servers: Sequence[str], content: dict[str, Any]) -> Room:
+        """Joins a room that this server is not in. Raises MatrixError."""
+
+    async def join_through(self, room: Room, user_id: str, servers: Sequence[str], content: dict[str, Any]) -> None:
+        """Joins a room that this server is in, but into which only another one can let the user. Raises MatrixError."""
+
+    async def knock(self, user_id: str, room_id: str, servers: Sequence[str], content: dict[str, Any]) -> None:
+        """Knocks on a room that this server is not in. Raises MatrixError."""
+
+    async def leave(self, user_id: str, room_id: str, content: dict[str, Any]) -> bool:
+        """Declines an invitation, or takes back a knock; False if there is none of a room that is not known here."""
+
+    async def invite(self, room: Room, draft: Draft) -> None:
+        """Invites a user of another server. Raises MatrixError."""
+
+
 class Membership:
     """Changes who is in a room. The rules decide; what is checked here is what the rules leave open.
 
-    `on_joined` is told of each join, once it is durable.
+    `remote` reaches beyond this server; `on_joined` is told of each join, once it is durable.
     """
 
     def __init__(
@@ -46,12 +66,29 @@ class Membership:
         self._user_rooms = user_rooms
         self._accounts = accounts
         self._server_name = server_name
+        self.remote: RemoteMembership
         self.on_joined: Callable[[str, Room], Awaitable[None]] | None = None
 
-    async def join(self, user_id: str, room_id: str, reason: str | None) -> None:
-        """Joins a room; nothing happens to one who is there already."""
-        room = await self._access.access_room(room_id)
+    async def join(self, user_id: str, room_id: str, reason: str | None, servers: Sequence[str] = ()) -> None:
+        """Joins a room, through other `servers` if this one is not in it; nothing happens to one who is there already.
+
+        https://spec.matrix.org/v1.19/client-server-api/#joining-rooms
+        """
         event_content = await self._profiles.member_content(user_id, "join", _with_reason({}, reason))
+        room = await self._access.find_resident_room(room_id)
+        if room is None:
+            room = await self.remote.join(user_id, room_id, servers, event_content)
+            if self.on_joined is not None:
+                await self.on_joined(user_id, room)
+            return
+        try:
+            await self._join_here(user_id, room, event_content)
+        except MatrixError as error:
+            if error.errcode != "M_UNABLE_TO_GRANT_JOIN" or not room.is_shared:
+                raise
+            await self.remote.join_through(room, user_id, [*servers, *room.servers], event_content)
+
+    async def _join_here(self, user_id: str, room: Room, event_content: dict[str, Any]) -> None:
         allowed = await self._fulfils_restriction(user_id, room)
 
         def draft(room: Room) -> Sequence[Draft]:
@@ -65,38 +102,76 @@ class Membership:
         if await self._sending.author(room, draft) and self.on_joined is not None:
             await self.on_joined(user_id, room)
 
-    async def knock(self, user_id: str, room_id: str, reason: str | None) -> None:
-        """Asks to be let in."""
-        room = await self._access.access_room(room_id)
+    async def authorise_join(self, user_id: str, room: Room) -> str | None:
+        """In whose name a user of another server may join a restricted room; None where that needs nobody's.
+
+        Raises Forbidden, M_UNABLE_TO_AUTHORISE_JOIN, M_UNABLE_TO_GRANT_JOIN.
+        https://spec.matrix.org/v1.19/server-server-api/#restricted-rooms
+        """
+        if not _is_restricted(room) or room.tip_membership(user_id) in ("join", "invite"):
+            return None
+        allowed = await self._fulfils_restriction(user_id, room)
+        if not allowed and not await self._knows_a_condition(room):
+            raise MatrixError(400, "M_UNABLE_TO_AUTHORISE_JOIN", "This server is in none of the rooms to join from")
+        return self._authoriser(room, allowed)
+
+    async def _knows_a_condition(self, room: Room) -> bool:
+        for room_id in allowed_room_ids(room):
+            if await self._access.find_resident_room(room_id) is not None:
+                return True
+        return False
+
+    async def knock(self, user_id: str, room_id: str, reason: str | None, servers: Sequence[str] = ()) -> None:
+        """Asks to be let in, through other `servers` if this one is not in the room."""
         content = await self._profiles.member_content(user_id, "knock", _with_reason({}, reason))
+        room = await self._access.find_resident_room(room_id)
+        if room is None:
+            await self.remote.knock(user_id, room_id, servers, content)
+            return
         draft = Draft("m.room.member", user_id, content, user_id)
         await self._sending.author(room, lambda _: (draft,))
 
     async def leave(self, user_id: str, room_id: str, reason: str | None) -> None:
         """Leaves a room, declines an invitation or takes back a knock."""
+        content = _with_reason({"membership": "leave"}, reason)
+        if await self._access.find_resident_room(room_id) is None and await self.remote.leave(
+            user_id, room_id, content
+        ):
+            return
         room = await self._access.access_room(room_id)
-        draft = Draft("m.room.member", user_id, _with_reason({"membership": "leave"}, reason), user_id)
+        draft = Draft("m.room.member", user_id, content, user_id)
         await self._sending.author(room, lambda _: (draft,))
 
     async def invite(
         self, sender: str, room_id: str, user_id: str, reason: str | None, *, is_direct: bool = False
     ) -> None:
-        """Invites a user of this server."""
+        """Invites a user, of this server or of another, which is asked to sign the invitation."""
         room = await self._access.access_joined_room(sender, room_id)
         draft = await self.invite_draft(sender, user_id, reason, is_direct=is_direct)
-        await self._sending.author(room, lambda _: (draft,))
+        if self.is_local(user_id):
+            await self._sending.author(room, lambda _: (draft,))
+        else:
+            await self.remote.invite(room, draft)
+
+    def is_local(self, user_id: str) -> bool:
+        """Whether a user is of this server."""
+        return get_domain(user_id) == self._server_name
 
     async def invite_draft(self, sender: str, user_id: str, reason: str | None, *, is_direct: bool) -> Draft:
-        """The event of an invitation. Raises NotFound when there is no such user, Forbidden for other servers'."""
-        if get_domain(user_id) != self._server_name:
-            raise Forbidden("Users of other servers cannot be invited: this server does not federate yet")
-        account = await self._accounts.load_user(user_id)
-        if account is None or account.deactivated:
-            raise NotFound("No such user")
-        content = await self._profiles.member_content(user_id, "invite", _with_reason({}, reason))
+        """The event of an invitation. Raises NotFound when there is no such user here."""
+        content: dict[str, Any] = _with_reason({"membership": "invite"}, reason)
+        if self.is_local(user_id):
+            await self.check_invitable(user_id)
+            content = await self._profiles.member_content(user_id, "invite", _with_reason({}, reason))
         if is_direct:
             content["is_direct"] = True
         return Draft("m.room.member", sender, content, user_id)
+
+    async def check_invitable(self, user_id: str) -> None:
+        """Whether a user of this server is there to be invited. Raises NotFound."""
+        account = await self._accounts.load_user(user_id)
+        if account is None or account.deactivated:
+            raise NotFound("No such user")
 
     async def kick(self, sender: str, room_id: str, user_id: str, reason: str | None) -> None:
         """Makes a user leave who is in the room, invited or knocking."""

@@ -218,8 +218,18 @@ class RoomSections:
         by_thread = request.filter.room.timeline.unread_thread_notifications
         return unread_json(self._receipts, room, request.requester.user_id, by_thread=by_thread)
 
-    async def left(self, request: SyncRequest, room: Room, user_room: UserRoom) -> bytes:
-        """The part of a room that the user has left or was banned from: up to that event and no further."""
+    async def left(self, request: SyncRequest, room: Room | None, user_room: UserRoom) -> bytes:
+        """The part of a room that the user has left or was banned from: up to that event and no further.
+
+        Of a room that this server was never in there is only that event to tell.
+        """
+        leaving = (await self._events.load([user_room.position]))[user_room.position]
+        if room is None or leaving.kind == EventKind.OUTLIER:
+            told = await self._events_json(request, [leaving])
+            return b'{"timeline":{"events":[%s],"limited":false},"%s":{"events":[]},"account_data":{"events":[]}}' % (
+                told,
+                request.state_name,
+            )
         user_id = request.requester.user_id
         reader = Reader(room, user_id, user_room.position, user_room.membership, request.ignored)
         timeline = await self._timelines.newest(
@@ -229,7 +239,6 @@ class RoomSections:
             limit=request.timeline_limit,
             event_filter=request.filter.room.timeline,
         )
-        leaving = (await self._events.load([user_room.position]))[user_room.position]
         if not timeline.events:
             timeline = Slice((leaving,), False, user_room.position - 1)  # one always sees oneself leave
         state = await self._state_when_left(request, room, timeline)
@@ -266,17 +275,17 @@ class RoomSections:
         state = state_since(await self._access.state_at(room, snapshot), since)
         return state if request.state_after else before_timeline(state, timeline.events, since)
 
-    async def stripped(self, request: SyncRequest, room: Room, user_room: UserRoom) -> bytes | None:
+    async def stripped(self, request: SyncRequest, room: Room | None, user_room: UserRoom) -> bytes | None:
         """The stripped state of a room that the user is invited to or has knocked on, as an array.
 
         None for an invite that is not shown, as it is by somebody whom the user ignores.
         https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
         """
         member = (await self._events.load([user_room.position]))[user_room.position]
-        if member.kind == EventKind.OUTLIER:
-            return orjson.dumps(foreign_stripped_state(member))
         if member.pdu.sender in request.ignored:
             return None
+        if room is None or member.kind == EventKind.OUTLIER:
+            return orjson.dumps(foreign_stripped_state(member))
         shown = [event for type in STRIPPED_STATE if (event := room.pinned.get((type, ""))) is not None]
         inviter = room.state.get(("m.room.member", member.pdu.sender))
         if inviter is not None and inviter != member.position:

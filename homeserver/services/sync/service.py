@@ -192,10 +192,10 @@ class Sync:
         self, request: SyncRequest, user_room: UserRoom, account_data: Sequence[AccountDataRow], sections: Sections
     ) -> None:
         room = self._registry.known(user_room.room_id) or await self._registry.load(user_room.room_id)
-        if room is None:
-            return
         match user_room.membership:
             case "join":
+                if room is None:
+                    return
                 own = [row for row in account_data if row.room == room.room]
                 own = filter_account_data(own, request.filter.room.account_data)
                 section = await self._sections.joined(request, room, user_room, own)
@@ -204,9 +204,12 @@ class Sync:
             case "invite" | "knock" as membership:
                 stripped = await self._sections.stripped(request, room, user_room)
                 if stripped is not None:
-                    sections[membership][room.room_id] = b'{"%s_state":{"events":%s}}' % (membership.encode(), stripped)
+                    sections[membership][user_room.room_id] = b'{"%s_state":{"events":%s}}' % (
+                        membership.encode(),
+                        stripped,
+                    )
             case _:
-                sections["leave"][room.room_id] = await self._sections.left(request, room, user_room)
+                sections["leave"][user_room.room_id] = await self._sections.left(request, room, user_room)
 
 
 VISIBLE = ("join", "invite", "knock")

@@ -1,0 +1,166 @@
+"""What other servers may read of the rooms that they are in.
+
+https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+from homeserver.services.errors import Forbidden, NotFound
+from homeserver.services.federation.resident import Resident
+from homeserver.services.rooms.access import HISTORY_VISIBILITY, Access
+from homeserver.services.rooms.branches import Branches, State
+from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.room import Room
+from matrix.history_visibility import INVITED, SHARED, WORLD_READABLE, visibility_of
+from matrix.identifiers import get_domain
+from matrix.redaction import redact_event
+from storage.events import EventKind, StoredEvent
+
+MAX_BACKFILLED_EVENTS = 100
+MAX_MISSING_EVENTS = 20
+MAX_WALKED_EVENTS = 1000
+
+
+class History:
+    """Reads rooms for other servers."""
+
+    def __init__(self, access: Access, resident: Resident, events: EventCache, branches: Branches) -> None:
+        self._access = access
+        self._resident = resident
+        self._events = events
+        self._branches = branches
+
+    async def access_room(self, origin: str, room_id: str) -> Room:
+        """A room that another server takes part in. Raises Forbidden, NotFound."""
+        room = await self._resident.access_room(origin, room_id)
+        if origin not in room.servers:
+            raise Forbidden("Your server is not in the room")
+        return room
+
+    async def access_event(self, origin: str, event_id: str, room: Room | None = None) -> StoredEvent:
+        """An event of a room that another server takes part in. Raises Forbidden, NotFound."""
+        event = await self._events.load_id(event_id)
+        if event is None or event.kind == EventKind.REJECTED or (room is not None and event.room != room.room):
+            raise NotFound("No such event")
+        if room is None:
+            await self.access_room(origin, event.pdu.room_id)
+        return event
+
+    async def event(self, origin: str, event_id: str) -> dict[str, Any]:
+        """https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1eventeventid"""
+        event = await self.access_event(origin, event_id)
+        room = await self.access_room(origin, event.pdu.room_id)
+        return (await self._shown(origin, room, [event]))[0]
+
+    async def state_before(self, origin: str, room_id: str, event_id: str) -> list[StoredEvent]:
+        """The state before an event. Raises Forbidden, NotFound."""
+        room = await self.access_room(origin, room_id)
+        event = await self.access_event(origin, event_id, room)
+        if not event.snapshot:
+            raise NotFound("The state at this event is not known")
+        state = await self._access.state_at(room, event.snapshot)
+        if event.pdu.state_key is not None and event.kind != EventKind.REJECTED:
+            key = event.pdu.state_key_pair
+            state.pop(key, None)
+            if event.replaces is not None:
+                state[key] = event.replaces
+        return list((await self._events.load(state.values())).values())
+
+    async def auth_chain(self, origin: str, room_id: str, event_id: str) -> list[StoredEvent]:
+        """The auth chain of an event. Raises Forbidden, NotFound."""
+        room = await self.access_room(origin, room_id)
+        return await self._resident.auth_chain([await self.access_event(origin, event_id, room)])
+
+    async def chain_of(self, events: Sequence[StoredEvent]) -> list[StoredEvent]:
+        """The auth chains of a state."""
+        return await self._resident.auth_chain(events)
+
+    async def backfill(self, origin: str, room_id: str, event_ids: Iterable[str], limit: int) -> list[dict[str, Any]]:
+        """Events up to and with the given ones, newest first.
+
+        https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1backfillroomid
+        """
+        room = await self.access_room(origin, room_id)
+        return await self._shown(origin, room, await self._walk(room, event_ids, min(limit, MAX_BACKFILLED_EVENTS)))
+
+    async def missing(
+        self, origin: str, room_id: str, earliest: Iterable[str], latest: Iterable[str], limit: int, min_depth: int
+    ) -> list[dict[str, Any]]:
+        """The events before the latest that do not go back beyond the earliest, oldest first.
+
+        https://spec.matrix.org/v1.19/server-server-api/#post_matrixfederationv1get_missing_eventsroomid
+        """
+        room = await self.access_room(origin, room_id)
+        known = set(earliest)
+        loaded = await self._events.load_ids(latest)
+        start = {before for event in loaded.values() if event.room == room.room for before in event.pdu.prev_events}
+        found = await self._walk(room, start - known, min(limit, MAX_MISSING_EVENTS), known, min_depth)
+        return await self._shown(origin, room, found[::-1])
+
+    async def _walk(
+        self,
+        room: Room,
+        event_ids: Iterable[str],
+        limit: int,
+        known: Iterable[str] = (),
+        min_depth: int = 0,
+    ) -> list[StoredEvent]:
+        """Events and those before them, the deepest first, without those that are known and what is before these."""
+        seen = set(known)
+        queue: list[tuple[int, str, StoredEvent]] = []
+        found: list[StoredEvent] = []
+
+        async def enqueue(ids: Iterable[str]) -> None:
+            new = [event_id for event_id in dict.fromkeys(ids) if event_id not in seen]
+            seen.update(new)
+            for event in (await self._events.load_ids(new)).values():
+                if event.room == room.room and event.snapshot and event.pdu.depth >= min_depth:
+                    heappush(queue, (-event.pdu.depth, event.event_id, event))
+
+        await enqueue(event_ids)
+        for _ in range(MAX_WALKED_EVENTS):
+            if not queue or len(found) >= limit:
+                break
+            event = heappop(queue)[2]
+            if event.kind != EventKind.REJECTED:
+                found.append(event)
+            await enqueue(event.pdu.prev_events)
+        return found
+
+    async def _shown(self, origin: str, room: Room, events: Sequence[StoredEvent]) -> list[dict[str, Any]]:
+        """Events as another server may see them: redacted where the room did not show them to its users.
+
+        https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-6
+        """
+        visibility = room.pinned.get(HISTORY_VISIBILITY)
+        if visibility is None or (
+            visibility.replaces is None and visibility_of(visibility.pdu.content) in (SHARED, WORLD_READABLE)
+        ):
+            return [event.pdu.json for event in events]
+        shown = []
+        verdicts: dict[int, bool] = {}
+        for event in events:
+            if get_domain(event.pdu.sender) == origin:
+                shown.append(event.pdu.json)
+                continue
+            if event.snapshot not in verdicts:
+                verdicts[event.snapshot] = await self._may_see(origin, room, event.snapshot)
+            shown.append(event.pdu.json if verdicts[event.snapshot] else redact_event(event.pdu.json, room.version))
+        return shown
+
+    async def _may_see(self, origin: str, room: Room, snapshot: int) -> bool:
+        """Whether the state in a snapshot shows the room to somebody of another server."""
+        state = State(snapshot)
+        loaded = await self._branches.load_auth_state(room, state, [HISTORY_VISIBILITY])
+        event = loaded.get(HISTORY_VISIBILITY)
+        visibility = visibility_of(event.content if event is not None else None)
+        if visibility in (SHARED, WORLD_READABLE):
+            return True
+        wanted = ("join", "invite") if visibility == INVITED else ("join",)
+        members = [key for key in room.keys if key[0] == "m.room.member" and get_domain(key[1]) == origin]
+        there = await self._branches.load_auth_state(room, state, members)
+        return any(member.content.get("membership") in wanted for member in there.values())

@@ -1,0 +1,150 @@
+"""What rooms shared with other servers are made of, put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from homeserver.clock import Clock
+from homeserver.services.changes import Changes
+from homeserver.services.federation.foreign_rooms import ForeignRooms
+from homeserver.services.federation.handshake import Handshake
+from homeserver.services.federation.history import History
+from homeserver.services.federation.incoming_events import IncomingEvents
+from homeserver.services.federation.inviting import Inviting
+from homeserver.services.federation.joining import Joining
+from homeserver.services.federation.missing_events import MissingEvents
+from homeserver.services.federation.outliers import Outliers
+from homeserver.services.federation.receiving import Receiving
+from homeserver.services.federation.resident import Resident
+from homeserver.services.federation.verification import Verification
+from homeserver.services.notifier import Notifier
+from homeserver.services.remote import KeyRing, Transport
+from homeserver.services.rooms.acceptance import Acceptance
+from homeserver.services.rooms.access import Access
+from homeserver.services.rooms.authoring import Authoring
+from homeserver.services.rooms.branches import Branches
+from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.membership import Membership
+from homeserver.services.rooms.missing_state import MissingState
+from homeserver.services.rooms.registry import RoomRegistry
+from homeserver.services.rooms.user_rooms import UserRooms
+from homeserver.services.stream import Stream
+from matrix.signatures import SigningKey
+from storage.federation import FederationRepository
+from storage.rooms import RoomRepository
+from storage.snapshots import SnapshotRepository
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the federation stands on: the parts of the server that it has in common with all else."""
+
+    server_name: str
+    signing_key: SigningKey
+    clock: Clock
+    transport: Transport
+    key_ring: KeyRing
+    stream: Stream
+    notifier: Notifier
+    changes: Changes
+    registry: RoomRegistry
+    events: EventCache
+    access: Access
+    acceptance: Acceptance
+    authoring: Authoring
+    missing: MissingState
+    membership: Membership
+    user_rooms: UserRooms
+    rooms: RoomRepository
+    snapshots: SnapshotRepository
+    repository: FederationRepository
+
+
+class RemoteRooms:
+    """The `RemoteMembership` of this server: how its users get into rooms of others, and out of them."""
+
+    def __init__(self, joining: Joining, inviting: Inviting) -> None:
+        self.join = joining.join
+        self.join_through = joining.join_through
+        self.knock = joining.knock
+        self.leave = joining.leave
+        self.invite = inviting.invite
+
+
+@dataclass(frozen=True, slots=True)
+class FederationParts:
+    """The services that handlers of the server-server API work with."""
+
+    incoming: IncomingEvents
+    receiving: Receiving
+    resident: Resident
+    inviting: Inviting
+    joining: Joining
+    history: History
+    branches: Branches
+    verification: Verification
+    missing_events: MissingEvents
+    outliers: Outliers
+
+
+def build_federation(around: Surroundings) -> FederationParts:
+    """Makes every part, and lets memberships reach beyond this server."""
+    verification = Verification(around.key_ring)
+    branches = Branches(around.events, around.snapshots)
+    outliers = Outliers(around.stream, around.events)
+    missing_events = MissingEvents(around.transport, verification, outliers, around.events, branches)
+    receiving = Receiving(around.stream, around.events, around.acceptance, branches, around.missing, around.repository)
+    incoming = IncomingEvents(around.registry, around.events, verification, missing_events, receiving)
+    foreign_rooms = ForeignRooms(
+        around.registry,
+        around.rooms,
+        around.user_rooms,
+        around.events,
+        around.stream,
+        around.notifier,
+        around.changes,
+    )
+    resident = Resident(
+        around.access,
+        around.authoring,
+        around.missing,
+        around.events,
+        verification,
+        incoming,
+        receiving,
+        around.membership.authorise_join,
+        server_name=around.server_name,
+        signing_key=around.signing_key,
+    )
+    inviting = Inviting(
+        around.registry,
+        around.events,
+        foreign_rooms,
+        resident,
+        verification,
+        incoming,
+        receiving,
+        around.transport,
+        around.membership.check_invitable,
+        server_name=around.server_name,
+        signing_key=around.signing_key,
+    )
+    handshake = Handshake(
+        around.transport, around.clock, server_name=around.server_name, signing_key=around.signing_key
+    )
+    joining = Joining(
+        around.registry, around.events, foreign_rooms, handshake, verification, outliers, incoming, receiving
+    )
+    around.membership.remote = RemoteRooms(joining, inviting)
+    return FederationParts(
+        incoming=incoming,
+        receiving=receiving,
+        resident=resident,
+        inviting=inviting,
+        joining=joining,
+        history=History(around.access, resident, around.events, branches),
+        branches=branches,
+        verification=verification,
+        missing_events=missing_events,
+        outliers=outliers,
+    )
