@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.federation.handshake import Step
 from homeserver.services.rooms.stripped_state import STRIPPED_STATE, stripped_event
@@ -32,11 +30,6 @@ async def send_join_v2(request: Request) -> Result:
     return await _send_join(request, omit_members=omit_members)
 
 
-async def send_join_v1(request: Request) -> Result:
-    """https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1send_joinroomideventid"""
-    return b"[200," + await _send_join(request, omit_members=False) + b"]"
-
-
 async def _send_join(request: Request, *, omit_members: bool) -> bytes:
     resident, params = request.server.federation.resident, request.params
     event = await resident.accept(
@@ -59,11 +52,6 @@ async def send_leave_v2(request: Request) -> Result:
     return {}
 
 
-async def send_leave_v1(request: Request) -> Result:
-    """https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1send_leaveroomideventid"""
-    return orjson.dumps([200, await send_leave_v2(request)])
-
-
 async def make_knock(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1make_knockroomiduserid"""
     return await _make(request, "knock")
@@ -80,35 +68,23 @@ async def send_knock(request: Request) -> Result:
     return {"knock_room_state": [event.pdu.json for event in shown]}
 
 
+FEDERATION = "federation"
 V1, V2 = "/_matrix/federation/v1", "/_matrix/federation/v2"
 
 ROUTES = [
-    Route("GET", f"{V1}/make_join/{{roomId}}/{{userId}}", "makeJoin", make_join, signed=True, resource="federation"),
+    Route("GET", f"{V1}/make_join/{{roomId}}/{{userId}}", "makeJoin", make_join, signed=True, resource=FEDERATION),
     Route(
-        "PUT", f"{V1}/send_join/{{roomId}}/{{eventId}}", "sendJoinV1", send_join_v1, signed=True, resource="federation"
+        "PUT", f"{V2}/send_join/{{roomId}}/{{eventId}}", "sendJoinV2", send_join_v2, signed=True, resource=FEDERATION
     ),
-    Route(
-        "PUT", f"{V2}/send_join/{{roomId}}/{{eventId}}", "sendJoinV2", send_join_v2, signed=True, resource="federation"
-    ),
-    Route("GET", f"{V1}/make_leave/{{roomId}}/{{userId}}", "makeLeave", make_leave, signed=True, resource="federation"),
-    Route(
-        "PUT",
-        f"{V1}/send_leave/{{roomId}}/{{eventId}}",
-        "sendLeaveV1",
-        send_leave_v1,
-        signed=True,
-        resource="federation",
-    ),
+    Route("GET", f"{V1}/make_leave/{{roomId}}/{{userId}}", "makeLeave", make_leave, signed=True, resource=FEDERATION),
     Route(
         "PUT",
         f"{V2}/send_leave/{{roomId}}/{{eventId}}",
         "sendLeaveV2",
         send_leave_v2,
         signed=True,
-        resource="federation",
+        resource=FEDERATION,
     ),
-    Route("GET", f"{V1}/make_knock/{{roomId}}/{{userId}}", "makeKnock", make_knock, signed=True, resource="federation"),
-    Route(
-        "PUT", f"{V1}/send_knock/{{roomId}}/{{eventId}}", "sendKnock", send_knock, signed=True, resource="federation"
-    ),
+    Route("GET", f"{V1}/make_knock/{{roomId}}/{{userId}}", "makeKnock", make_knock, signed=True, resource=FEDERATION),
+    Route("PUT", f"{V1}/send_knock/{{roomId}}/{{eventId}}", "sendKnock", send_knock, signed=True, resource=FEDERATION),
 ]
