@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from federation.inbound import events, invites, joins, keys_query, keys_server, openid, public_rooms, query, version
+from federation.inbound import (
+    events,
+    invites,
+    joins,
+    keys_query,
+    keys_server,
+    openid,
+    public_rooms,
+    query,
+    transactions,
+    version,
+)
 from homeserver.http.request import Route
 
-MODULES = (events, invites, joins, keys_query, keys_server, openid, public_rooms, query, version)
+MODULES = (events, invites, joins, keys_query, keys_server, openid, public_rooms, query, transactions, version)
 
 ROUTES: list[Route] = [route for module in MODULES for route in module.ROUTES]

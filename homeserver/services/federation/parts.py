@@ -10,6 +10,7 @@ from homeserver.services.federation.foreign_rooms import ForeignRooms
 from homeserver.services.federation.handshake import Handshake
 from homeserver.services.federation.history import History
 from homeserver.services.federation.incoming_events import IncomingEvents
+from homeserver.services.federation.incoming_transactions import IncomingTransactions
 from homeserver.services.federation.inviting import Inviting
 from homeserver.services.federation.joining import Joining
 from homeserver.services.federation.missing_events import MissingEvents
@@ -76,6 +77,7 @@ class FederationParts:
     """The services that handlers of the server-server API work with."""
 
     incoming: IncomingEvents
+    transactions: IncomingTransactions
     receiving: Receiving
     resident: Resident
     inviting: Inviting
@@ -138,6 +140,7 @@ def build_federation(around: Surroundings) -> FederationParts:
     around.membership.remote = RemoteRooms(joining, inviting)
     return FederationParts(
         incoming=incoming,
+        transactions=IncomingTransactions(incoming, around.repository, around.clock),
         receiving=receiving,
         resident=resident,
         inviting=inviting,

@@ -1,0 +1,58 @@
+"""Transactions of other servers, each taken in once.
+
+https://spec.matrix.org/v1.19/server-server-api/#transactions
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from homeserver.clock import Clock
+from homeserver.services.federation.incoming_events import IncomingEvents
+from storage.federation import FederationRepository
+
+KEPT_MS = 24 * 3600 * 1000
+"""For how long answers are kept: nobody repeats a transaction for longer."""
+
+PRUNE_EVERY_TRANSACTIONS = 1000
+
+
+class IncomingTransactions:
+    """Receives transactions. One that is sent again is answered as before, also while the first is being received."""
+
+    def __init__(self, events: IncomingEvents, repository: FederationRepository, clock: Clock) -> None:
+        self._events = events
+        self._repository = repository
+        self._clock = clock
+        self._running: dict[tuple[str, str], asyncio.Task[bytes]] = {}
+        self._received = 0
+
+    async def receive(
+        self, origin: str, transaction_id: str, pdus: Sequence[dict[str, Any]], edus: Sequence[dict[str, Any]]
+    ) -> bytes:
+        """The answer, {"pdus": {event ID: {} or {"error": …}}}, once everything is durable."""
+        key = (origin, transaction_id)
+        task = self._running.get(key)
+        if task is None:
+            task = self._running[key] = asyncio.create_task(self._receive_once(origin, transaction_id, pdus, edus))
+            task.add_done_callback(lambda _: self._running.pop(key, None))
+        # Whoever asked may go away: what was begun is brought to its end, for when they ask again.
+        return await asyncio.shield(task)
+
+    async def _receive_once(
+        self, origin: str, transaction_id: str, pdus: Sequence[dict[str, Any]], edus: Sequence[dict[str, Any]]
+    ) -> bytes:
+        answer = await self._repository.load_answer(origin, transaction_id)
+        if answer is not None:
+            return answer
+        answer = orjson.dumps({"pdus": await self._events.receive(origin, pdus)})
+        now_ms = self._clock()
+        await self._repository.persist_answer(origin, transaction_id, answer, now_ms)
+        self._received += 1
+        if self._received % PRUNE_EVERY_TRANSACTIONS == 0:
+            await self._repository.prune_answers(now_ms - KEPT_MS)
+        return answer
