@@ -334,6 +334,7 @@ class Federation:
     max_concurrent_requests: int = option(
         10, "Requests to one server at a time; others wait for their turn.", minimum=1
     )
+    max_concurrent_destinations: int = option(50, "Servers that events are sent to at a time.", minimum=1)
     min_retry_interval_ms: int = option(
         5_000, "First wait before a server that is down is tried again; each further one is twice as long.", minimum=100
     )

@@ -211,6 +211,8 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
             clock=clock,
             transport=network.transport,
             key_ring=network.keys,
+            backoff=network.destinations,
+            max_concurrent_destinations=config.federation.max_concurrent_destinations,
             stream=stream,
             notifier=notifier,
             changes=changes,
@@ -228,6 +230,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         )
     )
     await federation.receiving.open()
+    network.destinations.on_recovered.append(federation.sender.on_recovered)
     return Server(
         config=config,
         clock=clock,
@@ -317,12 +320,15 @@ async def running(
         writer = asyncio.create_task(server.stream.run(), name="stream writer")
         stack.push_async_callback(_finish_writing, server, writer)
         stack.push_async_callback(server.network.close)
+        await server.federation.sender.open(server.stream.current)
+        stack.push_async_callback(server.federation.sender.close)
         for loop in (
             server.typing.expire_forever(),
             server.presence.publish_forever(),
             server.sessions.write_seen_forever(),
             server.sessions.follow_ended_forever(),
             server.network.run_forever(),
+            server.federation.sender.persist_forever(),
         ):
             stack.push_async_callback(_cancel, _background(loop))
         addresses = [await _listen(server, listener, stack) for listener in config.listeners]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import asyncpg
@@ -41,9 +41,14 @@ SELECT destination, position, edu FROM outgoing_edus WHERE destination = $1 AND 
 DELETE_OUTGOING_EDUS = "DELETE FROM outgoing_edus WHERE destination = $1 AND position <= $2"
 DESTINATIONS_WITH_EDUS = "SELECT DISTINCT destination FROM outgoing_edus"
 
-UPSERT_DESTINATION = """
-INSERT INTO destination_positions (destination, position) VALUES ($1, $2)
-ON CONFLICT (destination) DO UPDATE SET position = excluded.position
+UPSERT_DESTINATIONS = """
+INSERT INTO destination_positions (destination, position) SELECT * FROM unnest($1::text[], $2::bigint[])
+ON CONFLICT (destination) DO UPDATE SET position = greatest(destination_positions.position, excluded.position)
+"""
+# A destination begins where its first user joins: that it is one must not be forgotten before it was first sent to.
+INSERT_DESTINATIONS = """
+INSERT INTO destination_positions (destination, position) SELECT * FROM unnest($1::text[], $2::bigint[])
+ON CONFLICT DO NOTHING
 """
 DESTINATIONS = "SELECT destination, position FROM destination_positions"
 
@@ -53,7 +58,7 @@ SELECT o.position, e.room FROM outgoing_events o JOIN events e USING (position)
 WHERE o.position > $1 AND e.room = ANY($2::int[]) ORDER BY o.position LIMIT $3
 """
 ROOMS_OF_SERVER = """
-SELECT DISTINCT room FROM memberships WHERE membership = 'join' AND user_id LIKE '%:' || $1
+SELECT DISTINCT room FROM memberships WHERE membership = 'join' AND substr(user_id, strpos(user_id, ':') + 1) = $1
 """
 LAST_OUTGOING = "SELECT coalesce(max(position), 0) FROM outgoing_events"
 PRUNE_OUTGOING = "DELETE FROM outgoing_events WHERE position <= $1"
@@ -69,6 +74,19 @@ PRUNE_RECEIVED = "DELETE FROM received_transactions WHERE received_ts < $1"
 async def insert_outgoing(connection: asyncpg.Connection, positions: Sequence[int]) -> None:
     """Notes events that are for this server to send."""
     await connection.execute(INSERT_OUTGOING, list(positions))
+
+
+class DestinationRow(NamedTuple):
+    """A server that is sent events, from a position on."""
+
+    destination: str
+    position: int
+
+
+async def insert_destinations(connection: asyncpg.Connection, rows: Sequence[DestinationRow]) -> None:
+    """Notes servers that are to be sent events from now on; what is known of others stays."""
+    first = {row.destination: row.position for row in reversed(rows)}
+    await connection.execute(INSERT_DESTINATIONS, list(first), list(first.values()))
 
 
 async def insert_outgoing_edus(connection: asyncpg.Connection, rows: Sequence[OutgoingEdu]) -> None:
@@ -112,9 +130,9 @@ class FederationRepository:
         """Destination -> the position up to which it was sent events."""
         return {row["destination"]: row["position"] for row in await self._pool.fetch(DESTINATIONS)}
 
-    async def persist_destination(self, destination: str, position: int) -> None:
-        """Notes how far a destination has got."""
-        await self._pool.execute(UPSERT_DESTINATION, destination, position)
+    async def persist_destinations(self, positions: Mapping[str, int]) -> None:
+        """Notes how far destinations have got."""
+        await self._pool.execute(UPSERT_DESTINATIONS, list(positions), list(positions.values()))
 
     async def load_rooms_of_server(self, server_name: str) -> list[int]:
         """The rooms in which a server has joined members."""

@@ -12,8 +12,10 @@ from storage.database import StorageError
 from storage.directory import RoomSummaryRow, upsert_room_summaries
 from storage.events import REDACT_EVENTS, EventMove, StoredEvent, insert_events, move_events
 from storage.federation import (
+    DestinationRow,
     OutgoingEdu,
     PendingRedaction,
+    insert_destinations,
     insert_outgoing,
     insert_outgoing_edus,
     insert_pending_redactions,
@@ -89,6 +91,7 @@ class Writes:
         "account_data",
         "aliases",
         "counting_modes",
+        "destinations",
         "events",
         "memberships",
         "moves",
@@ -129,6 +132,7 @@ class Writes:
         self.replacements: list[ReplacementRow] = []
         self.moves: list[EventMove] = []
         self.outgoing: list[int] = []
+        self.destinations: list[DestinationRow] = []
         self.outgoing_edus: list[OutgoingEdu] = []
         self.pending_redactions: list[PendingRedaction] = []
 
@@ -163,6 +167,7 @@ KINDS = (
     "summaries",
     "statuses",
     "replacements",
+    "destinations",
     "outgoing",
     "outgoing_edus",
     "pending_redactions",
@@ -264,6 +269,8 @@ class StreamRepository:
                 await replace_rooms(connection, rows)
             case "moves":
                 await move_events(connection, rows)
+            case "destinations":
+                await insert_destinations(connection, rows)
             case "outgoing":
                 await insert_outgoing(connection, rows)
             case "outgoing_edus":

@@ -43,3 +43,7 @@ CREATE TABLE outgoing_edus (
     edu             bytea NOT NULL,
     PRIMARY KEY (destination, position)
 );
+
+-- The rooms in which a server has members.
+CREATE INDEX memberships_server ON memberships ((substr(user_id, strpos(user_id, ':') + 1)), room)
+    WHERE membership = 'join';

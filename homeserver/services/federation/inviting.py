@@ -90,7 +90,7 @@ class Inviting:
                 answer = await self._transport.request(
                     server,
                     "PUT",
-                    f"/_matrix/federation/v2/invite/{path}",
+                    f"/_matrix/federation/v2/{path}",
                     content=content,
                     timeout_ms=INVITE_TIMEOUT_MS,
                 )

@@ -17,6 +17,7 @@ from homeserver.services.federation.missing_events import MissingEvents
 from homeserver.services.federation.outliers import Outliers
 from homeserver.services.federation.receiving import Receiving
 from homeserver.services.federation.resident import Resident
+from homeserver.services.federation.sending.sender import Backoff, Sender
 from homeserver.services.federation.verification import Verification
 from homeserver.services.notifier import Notifier
 from homeserver.services.remote import KeyRing, Transport
@@ -45,6 +46,8 @@ class Surroundings:
     clock: Clock
     transport: Transport
     key_ring: KeyRing
+    backoff: Backoff
+    max_concurrent_destinations: int
     stream: Stream
     notifier: Notifier
     changes: Changes
@@ -83,6 +86,7 @@ class FederationParts:
     inviting: Inviting
     joining: Joining
     history: History
+    sender: Sender
     branches: Branches
     verification: Verification
     missing_events: MissingEvents
@@ -137,6 +141,16 @@ def build_federation(around: Surroundings) -> FederationParts:
     joining = Joining(
         around.registry, around.events, foreign_rooms, handshake, verification, outliers, incoming, receiving
     )
+    sender = Sender(
+        around.transport,
+        around.backoff,
+        around.repository,
+        around.events,
+        around.clock,
+        server_name=around.server_name,
+        max_concurrent_destinations=around.max_concurrent_destinations,
+    )
+    around.acceptance.outgoing_observers.append(sender.on_outgoing)
     around.membership.remote = RemoteRooms(joining, inviting)
     return FederationParts(
         incoming=incoming,
@@ -146,6 +160,7 @@ def build_federation(around: Surroundings) -> FederationParts:
         inviting=inviting,
         joining=joining,
         history=History(around.access, resident, around.events, branches),
+        sender=sender,
         branches=branches,
         verification=verification,
         missing_events=missing_events,

@@ -22,11 +22,13 @@ from homeserver.services.rooms.room import Extremity, NotLoaded, Room, StateKey
 from homeserver.services.rooms.summaries import changes_summary, summary_row
 from homeserver.services.rooms.unread import UnreadCounts
 from homeserver.services.stream import Stream
+from matrix.identifiers import get_domain, is_server_name
 from matrix.pdu import Pdu
 from matrix.push_rules import UserRules
 from matrix.redaction import redact_event
 from matrix.relations import THREAD, kept_relation
 from storage.events import EventKind, StoredEvent
+from storage.federation import DestinationRow
 from storage.relations import RelationRow, with_child
 from storage.rooms import MembershipRow, StateKeyRow
 from storage.snapshots import NewSnapshot
@@ -94,6 +96,7 @@ class Acceptance:
         self._server_name = server_name
         self.observers: list[PublishObserver] = []
         self.membership_observers: list[MembershipObserver] = []
+        self.outgoing_observers: list[PublishObserver] = []
 
     def accept(
         self, room: Room, pdu: Pdu, origin: Origin, writes: Writes, placement: Placement | None = None
@@ -249,9 +252,15 @@ class Acceptance:
             if membership != "join":
                 room.rule_groups.set(key[1], None)
             if not key[1].endswith(room.domain):
-                room.is_expecting_servers |= membership == "join"
+                self._expect_server(room, key[1], membership, position, writes)
             elif membership in ("join", "invite"):
                 room.mentions.add(key[1])  # the very next event may mention them
+
+    def _expect_server(self, room: Room, user_id: str, membership: str, position: int, writes: Writes) -> None:
+        """Notes that another server is to be sent events from here on: of its join, or what becomes of its user."""
+        room.is_expecting_servers |= membership == "join"
+        if membership != "invite" and is_server_name(server_name := get_domain(user_id)):
+            writes.destinations.append(DestinationRow(server_name, position - 1))
 
     def publish(self, room: Room, accepted: Sequence[Accepted], writes: Writes) -> None:
         """Shows events, now durable, to readers, and tells the observers."""
@@ -270,10 +279,14 @@ class Acceptance:
         for row in writes.personal_counts:
             if (counts := room.unread.get(row.user_id)) is not None:
                 counts.add(row.notify, row.highlight, threads.get(row.position))
+        outgoing = set(writes.outgoing)
         for event, changes in accepted:
-            self._publish_one(room, event, changes, writes)
+            before = self._publish_one(room, event, changes, writes)
+            if event.position in outgoing:
+                for send in self.outgoing_observers:
+                    send(room, event, before)
 
-    def _publish_one(self, room: Room, event: StoredEvent, changes: StateChanges, writes: Writes) -> None:
+    def _publish_one(self, room: Room, event: StoredEvent, changes: StateChanges, writes: Writes) -> str | None:
         self._events.add(event)
         is_member = event.pdu.type == "m.room.member" and event.pdu.state_key is not None
         before = room.membership(event.pdu.state_key or "") if is_member else None
@@ -291,6 +304,7 @@ class Acceptance:
                 tell(room, user_id, membership, event.position, membership_before)
         for observer in self.observers:
             observer(room, event, before)
+        return before
 
     def _publish_own(self, counts: UnreadCounts, event: StoredEvent, writes: Writes) -> None:
         """What notifies everyone does not notify its sender."""
