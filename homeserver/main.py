@@ -225,11 +225,14 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
             membership=membership,
             user_rooms=user_rooms,
             rooms=rooms,
+            event_rows=event_rows,
             snapshots=snapshots,
             repository=FederationRepository(pool),
         )
     )
     await federation.receiving.open()
+    await federation.backfill.open()
+    timelines.fill_back = federation.backfill.fill
     network.destinations.on_recovered.append(federation.sender.on_recovered)
     return Server(
         config=config,

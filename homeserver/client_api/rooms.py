@@ -110,6 +110,7 @@ async def get_room_events(request: Request) -> Result:
         limit=max(limit, 1),
         backwards=backwards,
         event_filter=event_filter,
+        may_fill=True,
     )
     chunk = await server.event_views.room_events(request.requester, reader, page.events)
     members = await _lazy_members(request, reader, page.events) if event_filter.lazy_load_members else []

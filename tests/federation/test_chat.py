@@ -6,7 +6,7 @@ import asyncio
 from urllib.parse import quote
 
 from tests.client import User
-from tests.client_api.support import state_event
+from tests.client_api.support import page_through, state_event
 from tests.federation.conftest import MakeServer, name_of
 
 ARRIVES_WITHIN_S = 30
@@ -112,3 +112,18 @@ async def test_a_knock_is_heard(make_server: MakeServer) -> None:
     (await alice.in_room("POST", room_id, "invite", {"user_id": bob.user_id})).ok()
     assert room_id in (await bob.sync())["rooms"]["invite"]
     (await bob.request("POST", f"join/{quote(room_id, safe='')}", {})).ok()
+
+
+async def test_history_is_fetched_when_it_is_read(make_server: MakeServer) -> None:
+    alice, bob = await two_users(make_server)
+    room_id = await alice.create_room(preset="public_chat")
+    sent = [await alice.send(room_id, f"before {number}") for number in range(150)]
+    await alice.set_state(room_id, "m.room.topic", {"topic": "Later"})
+    path = f"join/{quote(room_id, safe='')}?via={name_of(alice.homeserver)}"
+    (await bob.request("POST", path, {})).ok()
+    events = await page_through(bob, room_id, "b", limit=40)
+    ours = await page_through(alice, room_id, "b", limit=40)
+    assert [event["event_id"] for event in events] == [event["event_id"] for event in ours]
+    assert set(sent) < {event["event_id"] for event in events}
+    forwards = await page_through(bob, room_id, "f", limit=40)
+    assert [event["event_id"] for event in forwards] == [event["event_id"] for event in events[::-1]]

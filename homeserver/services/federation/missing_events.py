@@ -61,7 +61,7 @@ class MissingEvents:
         }
         path = f"/_matrix/federation/v1/get_missing_events/{quote(room.room_id, safe='')}"
         answer = await self._transport.request(origin, "POST", path, content=content)
-        events = _list_of(origin, answer, "events", MAX_MISSING_EVENTS * 2)
+        events = list_of(origin, answer, "events", MAX_MISSING_EVENTS * 2)
         verified = await self._verified(events, room.version)
         return sorted(verified, key=lambda one: one.pdu.depth)
 
@@ -70,7 +70,7 @@ class MissingEvents:
         answer = await self._transport.request(
             origin, "GET", f"/_matrix/federation/v1/event/{quote(event_id, safe='')}"
         )
-        events = _list_of(origin, answer, "pdus", 1)
+        events = list_of(origin, answer, "pdus", 1)
         for verified in await self._verified(events, version):
             if verified.pdu.event_id == event_id:
                 return verified
@@ -83,7 +83,7 @@ class MissingEvents:
         """
         path = f"/_matrix/federation/v1/event_auth/{quote(room.room_id, safe='')}/{quote(event_id, safe='')}"
         answer = await self._transport.request(origin, "GET", path)
-        events = _list_of(origin, answer, "auth_chain", MAX_AUTH_CHAIN_EVENTS)
+        events = list_of(origin, answer, "auth_chain", MAX_AUTH_CHAIN_EVENTS)
         await self._outliers.persist(room.room, await self._of_room(events, room))
 
     async def fetch_state_before(self, origin: str, room: Room, event_id: str) -> State:
@@ -93,8 +93,8 @@ class MissingEvents:
         """
         path = f"/_matrix/federation/v1/state_ids/{quote(room.room_id, safe='')}"
         answer = await self._transport.request(origin, "GET", path, query=[("event_id", event_id)])
-        state_ids = _ids_of(origin, answer, "pdu_ids", MAX_STATE_EVENTS)
-        chain_ids = _ids_of(origin, answer, "auth_chain_ids", MAX_AUTH_CHAIN_EVENTS)
+        state_ids = ids_of(origin, answer, "pdu_ids", MAX_STATE_EVENTS)
+        chain_ids = ids_of(origin, answer, "auth_chain_ids", MAX_AUTH_CHAIN_EVENTS)
         known = await self._events.load_ids({*state_ids, *chain_ids})
         missing = [wanted for wanted in dict.fromkeys((*chain_ids, *state_ids)) if wanted not in known]
         if len(missing) > MAX_SINGLE_EVENTS:
@@ -117,12 +117,16 @@ class MissingEvents:
         changes.update({key: GONE for key in current if key not in positions})
         return State(tip.snapshot, changes)
 
+    async def whole(self, room: Room, state: State) -> dict[tuple[str, str], int]:
+        """All of a state: key -> position."""
+        return await self._branches.load_all(room, state)
+
     async def _fetch_whole_state(self, origin: str, room: Room, event_id: str) -> None:
         path = f"/_matrix/federation/v1/state/{quote(room.room_id, safe='')}"
         answer = await self._transport.request(origin, "GET", path, query=[("event_id", event_id)])
         events = [
-            *_list_of(origin, answer, "auth_chain", MAX_AUTH_CHAIN_EVENTS),
-            *_list_of(origin, answer, "pdus", MAX_STATE_EVENTS),
+            *list_of(origin, answer, "auth_chain", MAX_AUTH_CHAIN_EVENTS),
+            *list_of(origin, answer, "pdus", MAX_STATE_EVENTS),
         ]
         await self._outliers.persist(room.room, await self._of_room(events, room))
 
@@ -145,13 +149,15 @@ class MissingEvents:
         return [one for one in checked if isinstance(one, Verified)]
 
 
-def _list_of(origin: str, answer: Any, key: str, max_items: int) -> list[Any]:
+def list_of(origin: str, answer: Any, key: str, max_items: int) -> list[Any]:
+    """What an answer has under a key. Raises RemoteMisbehaved unless it is a list of at most so many."""
     items = answer.get(key) if isinstance(answer, dict) else None
     if not isinstance(items, list) or len(items) > max_items:
         raise RemoteMisbehaved(origin, f"{key} is not a list of at most {max_items} events")
     return items
 
 
-def _ids_of(origin: str, answer: Any, key: str, max_items: int) -> list[str]:
-    items: Iterable[Any] = _list_of(origin, answer, key, max_items)
+def ids_of(origin: str, answer: Any, key: str, max_items: int) -> list[str]:
+    """The same for event IDs; what is none is left out. Raises RemoteMisbehaved."""
+    items: Iterable[Any] = list_of(origin, answer, key, max_items)
     return [item for item in items if is_event_id(item)]

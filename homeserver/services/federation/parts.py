@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from homeserver.clock import Clock
 from homeserver.services.changes import Changes
+from homeserver.services.federation.backfill import Backfill
 from homeserver.services.federation.foreign_rooms import ForeignRooms
 from homeserver.services.federation.handshake import Handshake
 from homeserver.services.federation.history import History
@@ -32,6 +33,7 @@ from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
 from matrix.signatures import SigningKey
+from storage.events import EventRepository
 from storage.federation import FederationRepository
 from storage.rooms import RoomRepository
 from storage.snapshots import SnapshotRepository
@@ -60,6 +62,7 @@ class Surroundings:
     membership: Membership
     user_rooms: UserRooms
     rooms: RoomRepository
+    event_rows: EventRepository
     snapshots: SnapshotRepository
     repository: FederationRepository
 
@@ -86,6 +89,7 @@ class FederationParts:
     inviting: Inviting
     joining: Joining
     history: History
+    backfill: Backfill
     sender: Sender
     branches: Branches
     verification: Verification
@@ -160,6 +164,9 @@ def build_federation(around: Surroundings) -> FederationParts:
         inviting=inviting,
         joining=joining,
         history=History(around.access, resident, around.events, branches),
+        backfill=Backfill(
+            around.stream, around.events, around.event_rows, around.transport, verification, missing_events
+        ),
         sender=sender,
         branches=branches,
         verification=verification,

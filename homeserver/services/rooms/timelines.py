@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from homeserver.services.rooms.access import Access, Reader, without_ignored
@@ -14,6 +14,7 @@ from storage.events import StoredEvent
 
 MAX_SCANNED_EVENTS = 2000
 CHUNK_EVENTS = 200
+MAX_FILLS = 3
 MAX_POSITION = 2**62
 
 
@@ -36,11 +37,15 @@ class Page(NamedTuple):
 
 
 class Timelines:
-    """Reads timelines for readers: visible events only, filtered."""
+    """Reads timelines for readers: visible events only, filtered.
+
+    `fill_back` fetches what is missing before the beginning of a room's timeline; whether there is more now.
+    """
 
     def __init__(self, events: EventCache, access: Access) -> None:
         self._events = events
         self._access = access
+        self.fill_back: Callable[[Room], Awaitable[bool]] | None = None
         self._filling: dict[Room, asyncio.Task[None]] = {}
 
     async def fill(self, room: Room) -> None:
@@ -82,16 +87,25 @@ class Timelines:
         return Slice(events, page.end is not None, start)
 
     async def page(
-        self, reader: Reader, *, start: int, stop: int, limit: int, backwards: bool, event_filter: RoomEventFilter
+        self,
+        reader: Reader,
+        *,
+        start: int,
+        stop: int,
+        limit: int,
+        backwards: bool,
+        event_filter: RoomEventFilter,
+        may_fill: bool = False,
     ) -> Page:
         """Up to `limit` events from the token position `start` on, towards `stop`.
 
-        At most MAX_SCANNED_EVENTS are looked at: a page may be empty and still not be the last.
+        At most MAX_SCANNED_EVENTS are looked at: a page may be empty and still not be the last. With `may_fill`, what
+        other servers have of the room's past is fetched when it is come to.
         """
         if not event_filter.allows_room(reader.room.room_id):  # not all events name their room
             return Page([], None)
         found: list[StoredEvent] = []
-        scanned = 0
+        scanned = fills = 0
         at = start
         while scanned < MAX_SCANNED_EVENTS:
             wanted = max(CHUNK_EVENTS, limit) if not event_filter.is_trivial else limit - len(found) + 1
@@ -108,8 +122,14 @@ class Timelines:
                     found.append(event)
                 at = event.position - 1 if backwards else event.position
             if len(chunk) < wanted:
+                if may_fill and backwards and fills < MAX_FILLS and await self._fill_back(reader.room):
+                    fills += 1
+                    continue
                 return Page(found, None)
         return Page(found, at)
+
+    async def _fill_back(self, room: Room) -> bool:
+        return self.fill_back is not None and await self.fill_back(room)
 
     async def closest(self, reader: Reader, *, ts: int, backwards: bool) -> StoredEvent | None:
         """The visible event nearest to a moment (in milliseconds), at or before it, or at or after it.
