@@ -117,7 +117,9 @@ class Peer:
 
 
 @asynccontextmanager
-async def running_peer(authority: Authority, host: str, *names: str, port: int = 0) -> AsyncIterator[Peer]:
+async def running_peer(
+    authority: Authority, host: str, *names: str, address: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[Peer]:
     """A peer that answers on loopback as `host`, with a certificate for it and for other names."""
     tls = authority.server_context(host, *names)
     loop = asyncio.get_running_loop()
@@ -127,7 +129,7 @@ async def running_peer(authority: Authority, host: str, *names: str, port: int =
         return await holder[0](request)
 
     server = web.Server(handle)
-    listening = await loop.create_server(server, "127.0.0.1", port, ssl=tls)
+    listening = await loop.create_server(server, address, port, ssl=tls)
     try:
         holder.append(Peer(host, listening.sockets[0].getsockname()[1], authority.ca_file))
         yield holder[0]
