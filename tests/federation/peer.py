@@ -52,7 +52,7 @@ class Peer:
         self.handlers: dict[str, Handler] = {KEYS: self._keys}
         self.asked: list[web.BaseRequest] = []
         self.keys_changed: Callable[[dict[str, Any]], dict[str, Any]] = lambda keys: keys
-        self._tls = ssl.create_default_context(cafile=ca_file)
+        self.tls = ssl.create_default_context(cafile=ca_file)
 
     def count(self, path: str) -> int:
         """How often a path was asked for."""
@@ -110,7 +110,7 @@ class Peer:
         async with (
             aiohttp.ClientSession() as session,
             session.request(
-                method, URL(f"https://{server_name}{uri}", encoded=True), data=body, headers=headers, ssl=self._tls
+                method, URL(f"https://{server_name}{uri}", encoded=True), data=body, headers=headers, ssl=self.tls
             ) as response,
         ):
             return Answer(response.status, await response.json(), response.headers)
