@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -195,6 +198,32 @@ async def test_only_so_many_requests_go_to_one_server_at_a_time(make_server: Mak
     peer.handlers[PATH] = count
     assert await asyncio.gather(*(ask(weft, peer) for _ in range(10))) == [{}] * 10
     assert most == 2
+
+
+async def test_what_becomes_of_requests_is_counted(weft: Homeserver, peer: Peer) -> None:
+    async def counts() -> dict[str, float]:
+        figures = (await weft.request("GET", "/metrics")).json
+        found = re.findall(r'^federation_requests_total\{outcome="(\w+)"\} (\S+)$', figures, re.MULTILINE)
+        return {outcome: float(count) for outcome, count in found}
+
+    before = await counts()
+    outcomes = {"ok": json({}), "misbehaved": raw(b"x"), "refused": json({}, status=404), "unreachable": silence}
+    for handler in outcomes.values():
+        peer.handlers[PATH] = handler
+        with contextlib.suppress(RemoteFailure):
+            await ask(weft, peer, timeout_ms=100)
+    with contextlib.suppress(RemoteFailure):
+        await ask(weft, peer)
+    after = await counts()
+    assert {outcome: after[outcome] - before.get(outcome, 0) for outcome in after} == dict.fromkeys(
+        (*outcomes, "left_alone"), 1
+    )
+
+
+def test_an_authority_that_is_none_is_refused_at_the_start(authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nonsense")
+    with pytest.raises(OSError, match=r"not a file of PEM certificates: '.*ca\.pem'"):
+        Https(federation_options(authority, custom_ca_file=tmp_path / "ca.pem"), Names())
 
 
 @pytest.fixture
