@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import itertools
+import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -28,7 +29,8 @@ from federation.outbound.well_known import (
     WellKnown,
     cache_ttl_ms,
 )
-from homeserver.services.remote import RemoteUnreachable
+from homeserver.services.remote import RemoteFailure, RemoteUnreachable
+from matrix.identifiers import is_server_name
 from tests.federation.authority import Authority
 from tests.federation.conftest import federation_options
 from tests.federation.dns_server import DnsServer, running_dns
@@ -313,3 +315,36 @@ async def test_addresses_are_tried_until_one_answers(internet: Web) -> None:
     endpoint = Endpoint("many.example", internet.peer.port, "many.example", "many.example")
     answer = await internet.https.ask("many.example", endpoint, "GET", "/hello", headers={}, max_bytes=100)
     assert answer.status == 200
+
+
+async def test_any_name_that_the_grammar_allows_is_found_or_not(internet: Web) -> None:
+    """Whatever a server calls itself, looking for it fails in an orderly way."""
+
+    async def reach(name: str) -> None:
+        for endpoint in await internet.discovery.endpoints(name):
+            await internet.https.ask(name, endpoint, "GET", "/", headers={}, max_bytes=100)
+
+    chance = random.Random(1)
+    odd = [
+        ".",
+        "..",
+        "-",
+        "a..b",
+        ".a",
+        "a.",
+        "xn--zz",
+        "1.2.3",
+        "0",
+        "0x7f.1",
+        "a" * 64,
+        "a." * 127,
+        "a" * 255,
+        "A-.-",
+    ]
+    letters = ["".join(chance.choices("0aZ.-", k=chance.randint(1, 12))) for _ in range(40)]
+    literals = ["[" + "".join(chance.choices("0f:.", k=chance.randint(2, 12))) + "]" for _ in range(20)]
+    for host in [*odd, *letters, *literals]:
+        for name in (host, f"{host}:{internet.peer.port}"):
+            assert is_server_name(name)
+            with pytest.raises(RemoteFailure):
+                await reach(name)
