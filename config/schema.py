@@ -330,7 +330,9 @@ class Federation:
         (), "Servers to ask for the keys of servers that do not answer.", check=checks.check_server_name
     )
     connect_timeout_ms: int = option(10_000, "How long connecting to a server may take.", minimum=1)
-    request_timeout_ms: int = option(60_000, "How long a request to a server may take.", minimum=1)
+    request_timeout_ms: int = option(
+        60_000, "How long a request to a server may take, and the body of one from a server.", minimum=1
+    )
     max_concurrent_requests: int = option(
         10, "Requests to one server at a time; others wait for their turn.", minimum=1
     )

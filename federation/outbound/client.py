@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import orjson
+
 from config.schema import Federation
 from federation.outbound.destinations import Destinations
 from federation.outbound.discovery import Discovery
@@ -30,6 +32,7 @@ from matrix.signatures import SigningKey
 
 log = get_logger(__name__)
 
+MAX_TIMEOUT_MS = 600_000
 MAX_ERROR_CHARS = 300
 PARSE_IN_THREAD_FROM_BYTES = 256 * 1024
 
@@ -118,7 +121,7 @@ class FederationClient:
         self, destination: str, method: str, uri: str, content: Any, timeout_ms: int | None, max_bytes: int
     ) -> Answer:
         """The answer of the first endpoint that can be connected to, of whatever status."""
-        timeout_ms = min(timeout_ms or self._options.request_timeout_ms, self._options.request_timeout_ms)
+        timeout_ms = min(timeout_ms or self._options.request_timeout_ms, MAX_TIMEOUT_MS)
         try:
             async with asyncio.timeout(timeout_ms / 1000), self._slot(destination):
                 answer = await self._ask(destination, method, uri, content, max_bytes)
@@ -148,9 +151,17 @@ class FederationClient:
                 del self._slots[destination]
 
     async def _ask(self, destination: str, method: str, uri: str, content: Any, max_bytes: int) -> Answer:
-        body = None if content is None else encode_canonical_json(content)
+        body = signed_content = None
+        if content is not None:
+            body = encode_canonical_json(content)
+            signed_content = orjson.Fragment(body)  # it is encoded once, and goes into what is signed as it is
         authorization = sign_request(
-            method, uri, origin=self._server_name, destination=destination, content=content, key=self._signing_key
+            method,
+            uri,
+            origin=self._server_name,
+            destination=destination,
+            content=signed_content,
+            key=self._signing_key,
         )
         headers = {"Authorization": str(authorization), "Accept": "application/json"}
         if body is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,14 +62,17 @@ class Https:
     """One pool of connections. Certificates are checked against the system's authorities, and a custom one."""
 
     def __init__(self, options: Federation, names: Names, *, progress_window_s: float = PROGRESS_WINDOW_S) -> None:
-        """Raises OSError (ssl.SSLError is one) for a `custom_ca_file` that cannot be used."""
+        """Raises OSError for a `custom_ca_file` that cannot be used."""
         self._names = names
         self._policy = AddressPolicy(options.allowed_ip_ranges, options.denied_ip_ranges)
         self._connect_timeout_s = options.connect_timeout_ms / 1000
         self._progress_window_s = progress_window_s
         self._tls = ssl.create_default_context()
         if options.custom_ca_file is not None:
-            self._tls.load_verify_locations(options.custom_ca_file)
+            try:
+                self._tls.load_verify_locations(options.custom_ca_file)
+            except ssl.SSLError:
+                raise OSError(errno.EINVAL, "not a file of PEM certificates", str(options.custom_ca_file)) from None
         self._session: aiohttp.ClientSession | None = None
 
     def _open_session(self) -> aiohttp.ClientSession:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from aiohttp import web
 from config.schema import IpNetwork
 from homeserver.http.context import Server
 from homeserver.services.accounts.sessions import Requester
-from homeserver.services.errors import BadJson, InvalidParam, MissingParam, NotJson, TooLarge
+from homeserver.services.errors import BadJson, InvalidParam, MatrixError, MissingParam, NotJson, TooLarge
 from matrix.canonical_json import JsonError, parse_json
 
 MAX_QUERY_FIELDS = 100
@@ -145,16 +146,20 @@ class Request:
     async def signed_content(self) -> Any:
         """The body of a request whose signature is yet to be checked, as JSON; None where there is none.
 
-        It may be larger than those of clients. Raises NotJson, TooLarge.
+        It may be larger than those of clients, and has to arrive in time. Raises NotJson, TooLarge, 408 M_UNKNOWN.
         """
         if not self._http.can_read_body:
             return None
-        max_bytes = self.server.config.federation.max_request_bytes
+        options = self.server.config.federation
         body = bytearray()
-        async for chunk in self._http.content.iter_any():
-            body += chunk
-            if len(body) > max_bytes:
-                raise TooLarge("The request body is too large")
+        try:
+            async with asyncio.timeout(options.request_timeout_ms / 1000):
+                async for chunk in self._http.content.iter_any():
+                    body += chunk
+                    if len(body) > options.max_request_bytes:
+                        raise TooLarge("The request body is too large")
+        except TimeoutError:
+            raise MatrixError(408, "M_UNKNOWN", "The request body did not arrive in time") from None
         if body:
             self._signed_content = _parse_body(bytes(body))
         return self._signed_content

@@ -75,8 +75,11 @@ class Transport(Protocol):
         """The JSON of the 2xx answer to a signed request.
 
         `path` begins with /_matrix/ and is encoded already; `query` is encoded here. `content` is the JSON body, None
-        for no body. Without `timeout_ms` and `max_bytes` the configuration's bounds hold, and these never exceed them.
-        The answer is any JSON value, checked by `parse_json` alone. Raises RemoteFailure, and nothing else.
+        for no body. Without `timeout_ms` and `max_bytes` the configuration's bounds hold; a request may be given more
+        time than that, ten minutes at most, and no more bytes. However long it may take, its answer has to arrive at
+        some speed once it began. The answer is any JSON value, checked by `parse_json` alone.
+
+        Raises RemoteFailure, and nothing else.
         """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import itertools
 import ssl
 from pathlib import Path
 
@@ -20,6 +21,7 @@ class Authority:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._numbers = itertools.count()
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test authority")])
         certificate = (
@@ -64,7 +66,7 @@ class Authority:
             .add_extension(x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        stem = hosts[0].replace(":", "_").replace("*", "_")
+        stem = f"certificate{next(self._numbers)}"
         certificate_file, key_file = self._directory / f"{stem}.pem", self._directory / f"{stem}.key"
         certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         key_file.write_bytes(

@@ -52,7 +52,7 @@ class Peer:
         self.handlers: dict[str, Handler] = {KEYS: self._keys}
         self.asked: list[web.BaseRequest] = []
         self.keys_changed: Callable[[dict[str, Any]], dict[str, Any]] = lambda keys: keys
-        self._tls = ssl.create_default_context(cafile=ca_file)
+        self.tls = ssl.create_default_context(cafile=ca_file)
 
     def count(self, path: str) -> int:
         """How often a path was asked for."""
@@ -110,14 +110,16 @@ class Peer:
         async with (
             aiohttp.ClientSession() as session,
             session.request(
-                method, URL(f"https://{server_name}{uri}", encoded=True), data=body, headers=headers, ssl=self._tls
+                method, URL(f"https://{server_name}{uri}", encoded=True), data=body, headers=headers, ssl=self.tls
             ) as response,
         ):
             return Answer(response.status, await response.json(), response.headers)
 
 
 @asynccontextmanager
-async def running_peer(authority: Authority, host: str, *names: str, port: int = 0) -> AsyncIterator[Peer]:
+async def running_peer(
+    authority: Authority, host: str, *names: str, address: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[Peer]:
     """A peer that answers on loopback as `host`, with a certificate for it and for other names."""
     tls = authority.server_context(host, *names)
     loop = asyncio.get_running_loop()
@@ -127,7 +129,7 @@ async def running_peer(authority: Authority, host: str, *names: str, port: int =
         return await holder[0](request)
 
     server = web.Server(handle)
-    listening = await loop.create_server(server, "127.0.0.1", port, ssl=tls)
+    listening = await loop.create_server(server, address, port, ssl=tls)
     try:
         holder.append(Peer(host, listening.sockets[0].getsockname()[1], authority.ca_file))
         yield holder[0]

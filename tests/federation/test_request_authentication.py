@@ -72,6 +72,17 @@ async def test_a_body_is_bounded(make_server: MakeServer, peer: Peer) -> None:
     (await peer.ask(name_of(weft), "POST", ROOMS, {"since": "x" * 65_000})).error(400, "M_INVALID_PARAM")
 
 
+async def test_a_body_has_to_arrive_in_time(make_server: MakeServer, peer: Peer) -> None:
+    weft = await make_server(federation={"request_timeout_ms": 100})
+    signed = sign_request("POST", ROOMS, origin=peer.name, destination=name_of(weft), content={}, key=peer.key)
+    host, _, port = name_of(weft).partition(":")
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(port), ssl=peer.tls, server_hostname=host)
+    head = f"POST {ROOMS} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {signed}\r\nContent-Length: 2\r\n\r\n"
+    writer.write(head.encode() + b"{")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+    writer.close()
+
+
 async def test_without_federation_nobody_is_answered(make_server: MakeServer, peer: Peer) -> None:
     weft = await make_server(federation={"enabled": False})
     (await peer.ask(name_of(weft), "GET", ROOMS)).error(403, "M_FORBIDDEN")
