@@ -108,10 +108,11 @@ def _check_references(event: dict[str, Any], key: str, max_references: int, room
 
 
 def _is_hashed_reference(reference: object) -> bool:
+    # Rooms of these versions have events whose references lack the hash, as Synapse does not always state it.
     return (
         isinstance(reference, list)
         and len(reference) == 2
         and is_event_id(reference[0])
         and isinstance(reference[1], dict)
-        and isinstance(reference[1].get("sha256"), str)
+        and isinstance(reference[1].get("sha256", ""), str)
     )

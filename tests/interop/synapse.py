@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import hashlib
 import hmac
-import os
 import secrets
 import signal
 import subprocess
@@ -58,6 +57,7 @@ def configuration(
         "tls_certificate_path": str(certificate[0]),
         "tls_private_key_path": str(certificate[1]),
         "federation_custom_ca_list": [str(authority.ca_file)],
+        "ip_range_blacklist": [],
         "ip_range_whitelist": ["127.0.0.0/8", "::1/128"],
         "trusted_key_servers": [],
         "suppress_key_server_warning": True,
@@ -86,8 +86,7 @@ def configuration(
         "rc_joins": {"local": limits, "remote": limits},
         "rc_invites": {"per_room": limits, "per_user": limits, "per_issuer": limits},
         "rc_federation": {"window_size": 1000, "sleep_limit": 10_000, "reject_limit": 10_000, "concurrent": 50},
-        "federation": {"min_retry": "200ms", "max_short_retries": 2, "destination_min_retry_interval": "200ms"},
-        "experimental_features": {},
+        "federation": {"max_short_retries": 2, "destination_min_retry_interval": "1s"},
     }
 
 
@@ -122,22 +121,19 @@ class SynapseProcess:
         self._python = install()
         (directory / "homeserver.yaml").write_text(yaml.safe_dump(config))
         (directory / "log.yaml").write_text(yaml.safe_dump(LOGGING | {"handlers": _handlers(directory / "log")}))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Returns once it answers."""
         command = [self._python, "-m", "synapse.app.homeserver", "-c", self.directory / "homeserver.yaml"]
         keys = self.directory / "signing.key"
-        output = (self.directory / "output").open("ab")
         if not keys.exists():
-            subprocess.run([*command, "--generate-keys"], check=True, stdout=output, stderr=output, cwd=self.directory)
-        self._process = subprocess.Popen(
-            command, stdout=output, stderr=output, cwd=self.directory, env=os.environ | {"SYNAPSE_ASYNC_IO_REACTOR": ""}
-        )
+            made = await self._run(*command, "--generate-keys")
+            assert await made.wait() == 0, self._output()
+        self._process = await self._run(*command)
         async with asyncio.timeout(STARTS_WITHIN_S), aiohttp.ClientSession() as session:
             while True:
-                if self._process.poll() is not None:
-                    raise AssertionError((self.directory / "output").read_text()[-4000:])
+                assert self._process.returncode is None, self._output()
                 try:
                     async with session.get(f"{self.base_url}/_matrix/client/versions") as answer:
                         if answer.status == 200:
@@ -145,16 +141,25 @@ class SynapseProcess:
                 except aiohttp.ClientConnectionError:
                     await asyncio.sleep(0.1)
 
+    async def _run(self, *command: object) -> asyncio.subprocess.Process:
+        with (self.directory / "output").open("ab") as output:
+            return await asyncio.create_subprocess_exec(
+                *map(str, command), stdout=output, stderr=output, cwd=self.directory
+            )
+
+    def _output(self) -> str:
+        return (self.directory / "output").read_text()[-4000:]
+
     async def stop(self) -> None:
         """Returns once it has ended."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.to_thread(self._process.wait, STOPS_WITHIN_S)
-        except subprocess.TimeoutExpired:
+            await asyncio.wait_for(self._process.wait(), STOPS_WITHIN_S)
+        except TimeoutError:
             self._process.kill()
-            self._process.wait()
+            await self._process.wait()
         self._process = None
 
 
