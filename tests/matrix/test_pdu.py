@@ -175,7 +175,7 @@ MISSING = object()
         ("prev_events", [1]),
         ("prev_events", ["event"]),
         ("prev_events", [["$a:example.org"]]),
-        ("prev_events", [["$a:example.org", {}]]),
+        ("prev_events", [["$a:example.org", {"sha256": 1}]]),
         ("auth_events", MISSING),
         ("auth_events", [{}]),
         ("auth_events", [["event", {"sha256": "hash"}]]),
