@@ -194,9 +194,10 @@ def histories(
     draw: st.DrawFn, versions: Sequence[RoomVersion] = tuple(ALL_VERSIONS), *, hostile: bool = False
 ) -> History:
     """A history of one to twenty steps; hostile ones have events in them that the rules forbid."""
-    history = History(draw(st.sampled_from(versions)), {ALICE: 50, BOB: 50})
+    history = History(draw(st.sampled_from(versions)))
     for user in USERS[1:]:
-        history.add("m.room.member", user, {"membership": "join"}, user)
+        history.member(user, user, "join")
+    history.levels(CREATOR, {ALICE: draw(st.sampled_from(LEVELS)), BOB: draw(st.sampled_from(LEVELS))})
     for step in draw(steps(hostile=hostile)):
         step.apply(history)
     return history
@@ -208,7 +209,7 @@ def conflicts(
 ) -> tuple[History, list[StateMap]]:
     """A history and the states after some of its events; hostile ones are put together at random now and then."""
     history = draw(histories(versions, hostile=hostile))
-    back = draw(st.lists(st.integers(0, len(history.ids) - 1), min_size=1, max_size=4))
+    back = draw(st.lists(st.integers(0, len(history.ids) - 1), min_size=1, max_size=4, unique=True))
     states = [history.states[history.ids[-1 - index]] for index in back]
     if hostile and draw(st.booleans()):
         values: dict[tuple[str, str], list[str | None]] = {}
