@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench bench-state-res clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.installed
@@ -21,6 +21,9 @@ lint: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks
+
+bench-state-res: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.state_res
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || { echo "Weft needs Python's venv module (Debian: apt-get install python3-venv)"; exit 2; }

@@ -72,7 +72,7 @@ def budget_table(results: Results) -> str:
                 "–" if ours is None else row.met(ours),
             ]
         )
-    return _table(lines)
+    return table(lines)
 
 
 def figures_table(results: Results) -> str:
@@ -83,10 +83,11 @@ def figures_table(results: Results) -> str:
     for name in names:
         values = [results[server].get(name) for server in servers]
         lines.append([f"`{name}`", *("–" if value is None else number(value) for value in values)])
-    return _table(lines)
+    return table(lines)
 
 
-def _table(lines: Sequence[Sequence[str]]) -> str:
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of these cells, the first line of which is its heading."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     rows = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
@@ -103,18 +104,18 @@ def number(value: float) -> str:
     return f"{value:.4f}".rstrip("0").rstrip(".") if "e" in text else text
 
 
+def processor() -> str:
+    """The name of the machine's processor."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
 def machine(postgres_version: str, versions: Sequence[str], commit_p50_ms: float) -> str:
     """What the figures were measured on, as a Markdown list."""
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
     lines = [
-        f"CPU: {cpu}, {os.cpu_count()} cores",
+        f"CPU: {processor()}, {os.cpu_count()} cores",
         f"Kernel: {platform.system()} {platform.release()}",
         f"Python: {platform.python_version()}",
         f"PostgreSQL: {postgres_version}; one durable commit of one row takes {number(commit_p50_ms)} ms (p50)",

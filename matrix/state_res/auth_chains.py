@@ -3,12 +3,12 @@
 See docs/adr/0008-state-resolution-on-bit-sets.md.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from matrix.event_auth.common import POWER_LEVELS_KEY
 from matrix.pdu import Pdu
-from matrix.state_res.common import EventId, MissingEvents
+from matrix.state_res.common import EventId, MissingEvents, StateKey
 
 MAX_EVENTS: Final = 200_000
 MAX_CHAIN_BYTES: Final = 16 * 1024 * 1024
@@ -29,7 +29,9 @@ class AuthChains:
         "_chain_bytes",
         "_chains",
         "_circular",
+        "_dependants",
         "_ids",
+        "_keys",
         "_max_chain_bytes",
         "_max_events",
         "_numbers",
@@ -43,6 +45,8 @@ class AuthChains:
         self._ids: list[EventId] = []
         self._numbers: dict[EventId, int] = {}
         self._auth_numbers: list[tuple[int, ...]] = []
+        self._keys: list[StateKey] = []
+        self._dependants: dict[int, list[int]] = {}
         self._power_levels: set[int] = set()
         self._circular: set[EventId] = set()
         self._chains: dict[tuple[int, ...], BitSet] = {(): 0}
@@ -62,6 +66,8 @@ class AuthChains:
             self._ids.clear()
             self._numbers.clear()
             self._auth_numbers.clear()
+            self._keys.clear()
+            self._dependants.clear()
             self._power_levels.clear()
             self._circular.clear()
         elif self._chain_bytes <= self._max_chain_bytes:
@@ -127,10 +133,15 @@ class AuthChains:
         numbers, circular = self._numbers, self._circular
         # The order of the auth events is kept, repetitions are not.
         auth_ids = dict.fromkeys(pdu.auth_events)
-        self._auth_numbers.append(tuple([numbers[auth_id] for auth_id in auth_ids if auth_id not in circular]))
+        auth_numbers = tuple([numbers[auth_id] for auth_id in auth_ids if auth_id not in circular])
+        self._auth_numbers.append(auth_numbers)
         self._ids.append(pdu.event_id)
         numbers[pdu.event_id] = number
-        if (pdu.type, pdu.state_key) == POWER_LEVELS_KEY:
+        for auth_number in auth_numbers:
+            self._dependants.setdefault(auth_number, []).append(number)
+        key = (pdu.type, "" if pdu.state_key is None else pdu.state_key)
+        self._keys.append(key)
+        if pdu.state_key is not None and key == POWER_LEVELS_KEY:
             self._power_levels.add(number)
 
     def bits(self, event_ids: Iterable[EventId]) -> BitSet:
@@ -184,26 +195,28 @@ class AuthChains:
             result |= self.chain(event_id)
         return result
 
-    def in_chains_of(self, targets: BitSet, event_ids: Collection[EventId]) -> BitSet:
-        """Return those targets that are in the auth chain of any of the events, which must all be here.
+    def supporting(self, targets: BitSet, state: Callable[[StateKey], EventId | None]) -> BitSet:
+        """Return those targets that are in the auth chain of an event of the state, of those events that are here.
 
-        For many events and few targets: each event is looked at once, none that is older than the targets, and no
-        more of them once all targets are found.
+        What refers to a target is looked through, newest first, until one event is found that is in the state.
         """
-        auth_numbers, numbers = self._auth_numbers, self._numbers
-        wanted = set(iterate_bits(targets))
-        oldest = min(wanted, default=0)
-        stack = list({auth_numbers[numbers[event_id]] for event_id in event_ids})
-        seen: set[int] = set()
-        found: set[int] = set()
-        while stack and found != wanted:
-            for number in stack.pop():
-                if number >= oldest and number not in seen:
-                    seen.add(number)
-                    stack.append(auth_numbers[number])
-                    if number in wanted:
-                        found.add(number)
-        return sum(1 << number for number in found)
+        result = 0
+        unsupporting: set[int] = set()
+        for target in iterate_bits(targets):
+            seen: set[int] = set()
+            stack = list(self._dependants.get(target, ()))
+            while stack:
+                number = stack.pop()
+                if number in seen or number in unsupporting:
+                    continue
+                if state(self._keys[number]) == self._ids[number]:
+                    result |= 1 << target
+                    break
+                seen.add(number)
+                stack.extend(self._dependants.get(number, ()))
+            else:
+                unsupporting |= seen
+        return result
 
     def power_levels_of(self, event_id: EventId) -> EventId | None:
         """Return the m.room.power_levels event among the auth events of an event that is here."""

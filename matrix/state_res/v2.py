@@ -26,7 +26,8 @@ def resolve_v2(conflict: Conflict, chains: AuthChains) -> dict[StateKey, EventId
     power_levels_id = conflict.unconflicted(POWER_LEVELS_KEY)
     chains.extend(conflicted_ids if power_levels_id is None else conflicted_ids | {power_levels_id}, conflict.events)
     # "The full conflicted set is the union of the conflicted state set and the auth difference."
-    full_conflicted_set = chains.bits(conflicted_ids) | auth_difference(conflict, chains)
+    conflicted = chains.bits(conflicted_ids)
+    full_conflicted_set = conflicted | auth_difference(conflicted, False, conflict, chains)
     # "... starting from the unconflicted state map ..."
     return _resolve(full_conflicted_set, conflict.unconflicted_pdu, conflict, chains)
 
@@ -40,9 +41,8 @@ def resolve_v2_1(conflict: Conflict, chains: AuthChains) -> dict[StateKey, Event
     chains.extend(conflicted_ids, conflict.events)
     # "The full conflicted set is the union of the conflicted state set, the conflicted state subgraph, and the auth
     # difference."
-    full_conflicted_set = (
-        chains.bits(conflicted_ids) | conflicted_subgraph(conflict, chains) | auth_difference(conflict, chains)
-    )
+    conflicted = chains.bits(conflicted_ids) | conflicted_subgraph(conflict, chains)
+    full_conflicted_set = conflicted | auth_difference(conflicted, True, conflict, chains)
     # "... starting from an empty state map ..."
     return _resolve(full_conflicted_set, _get_nothing, conflict, chains)
 

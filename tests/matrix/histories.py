@@ -139,17 +139,23 @@ class Step:
     parents: tuple[int, ...]
     """How far back in the order of making."""
     ts: int
-    is_forced: bool
-    """Whether the event is added even if the rules forbid it."""
+    forced_auth: int | None = None
+    """If given, the event is added even if the rules forbid it, and its auth events are from a state this far back."""
 
     def apply(self, history: History) -> None:
         """Add the event, if that is allowed or forced."""
         sender, target = USERS[self.actor % len(USERS)], USERS[self.target % len(USERS)]
         count = len(history.ids)
-        parents = [history.events[history.ids[-1 - back % count]] for back in dict.fromkeys(self.parents)]
-        add = history.force if self.is_forced else history.try_add
+        parent_ids = dict.fromkeys(history.ids[-1 - back % count] for back in self.parents)
+        parents = [history.events[event_id] for event_id in parent_ids]
         type, state_key, content = self._content(history, sender, target)
-        add(type, sender, content, state_key, parents=list(dict.fromkeys(parents)), ts=self.ts)
+        if self.forced_auth is None:
+            history.try_add(type, sender, content, state_key, parents=parents, ts=self.ts)
+            return
+        state = history.states[history.ids[-1 - self.forced_auth % count]]
+        keys = auth_event_keys(history.version, type, sender, state_key, content)
+        auth = [history.events[state[key]] for key in keys if key in state]
+        history.force(type, sender, content, state_key, parents=parents, ts=self.ts, auth=auth)
 
     def _content(self, history: History, sender: str, target: str) -> tuple[str, str, dict[str, Any]]:
         if self.action in ("join", "leave"):
@@ -168,18 +174,19 @@ class Step:
         return "org.example.setting", str(self.value % 3), {}
 
 
-def _steps(is_forced: st.SearchStrategy[bool]) -> st.SearchStrategy[list[Step]]:
+def steps(actors: Sequence[int] = range(4), *, hostile: bool, max_size: int = 20) -> st.SearchStrategy[list[Step]]:
+    """What some of the users do; hostile ones do what the rules forbid, too."""
     step = st.builds(
         Step,
         action=st.sampled_from(ACTIONS),
-        actor=st.integers(0, 3),
+        actor=st.sampled_from(actors),
         target=st.integers(0, 3),
         value=st.integers(0, 511),
         parents=st.lists(st.integers(0, 9), min_size=1, max_size=3).map(tuple),
         ts=st.integers(0, 8),
-        is_forced=is_forced,
+        forced_auth=st.none() | st.integers(0, 9) if hostile else st.none(),
     )
-    return st.lists(step, min_size=1, max_size=20)
+    return st.lists(step, min_size=1, max_size=max_size)
 
 
 @st.composite
@@ -187,10 +194,11 @@ def histories(
     draw: st.DrawFn, versions: Sequence[RoomVersion] = tuple(ALL_VERSIONS), *, hostile: bool = False
 ) -> History:
     """A history of one to twenty steps; hostile ones have events in them that the rules forbid."""
-    history = History(draw(st.sampled_from(versions)), {ALICE: 50, BOB: 50})
+    history = History(draw(st.sampled_from(versions)))
     for user in USERS[1:]:
-        history.add("m.room.member", user, {"membership": "join"}, user)
-    for step in draw(_steps(st.booleans() if hostile else st.just(False))):
+        history.member(user, user, "join")
+    history.levels(CREATOR, {ALICE: draw(st.sampled_from(LEVELS)), BOB: draw(st.sampled_from(LEVELS))})
+    for step in draw(steps(hostile=hostile)):
         step.apply(history)
     return history
 
@@ -201,7 +209,7 @@ def conflicts(
 ) -> tuple[History, list[StateMap]]:
     """A history and the states after some of its events; hostile ones are put together at random now and then."""
     history = draw(histories(versions, hostile=hostile))
-    back = draw(st.lists(st.integers(0, len(history.ids) - 1), min_size=1, max_size=4))
+    back = draw(st.lists(st.integers(0, len(history.ids) - 1), min_size=1, max_size=4, unique=True))
     states = [history.states[history.ids[-1 - index]] for index in back]
     if hostile and draw(st.booleans()):
         values: dict[tuple[str, str], list[str | None]] = {}
