@@ -132,7 +132,8 @@ class User:
         return event_id
 
     async def sync(self, since: str | None = None, *, timeout: int = 0, **query: Any) -> dict[str, Any]:
-        """One /sync."""
+        """One /sync, which does not say that the user is online: that is news of its own, and comes when it comes."""
+        query.setdefault("set_presence", "offline")
         if since is not None:
             query["since"] = since
         answer: dict[str, Any] = (await self.request("GET", "sync", timeout=timeout, **query)).ok()
