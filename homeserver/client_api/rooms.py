@@ -101,11 +101,9 @@ async def get_room_events(request: Request) -> Result:
     stop = request.query.get("to")
     stop_position = decode_token(stop) if stop else (BEGINNING if backwards else newest)
     event_filter = room_event_filter(request)
-    if backwards:
-        start_position = min(start_position, newest)
     page = await server.timelines.page(
         reader,
-        start=start_position,
+        start=min(start_position, newest) if backwards else start_position,
         stop=stop_position,
         limit=max(limit, 1),
         backwards=backwards,

@@ -74,6 +74,15 @@ async def test_a_page_can_be_turned_back_from_either_end(alice: User) -> None:
     assert [event["event_id"] for event in page["chunk"]] == everything[-3:]
 
 
+async def test_a_page_says_where_it_was_asked_to_start(alice: User, bob: User) -> None:
+    room_id = await make_room(bob, creator=alice)
+    (await bob.in_room("POST", room_id, "leave", {})).ok()
+    await alice.send(room_id, "x")
+    now = (await alice.sync())["next_batch"]
+    for user in (alice, bob):
+        assert (await user.in_room("GET", room_id, "messages", dir="b", **{"from": now})).ok()["start"] == now
+
+
 async def test_paging_starts_where_a_sync_ends(alice: User, bob: User) -> None:
     room_id = await make_room(bob, creator=alice)
     await fill(alice, room_id, 30)

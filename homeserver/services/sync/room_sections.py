@@ -224,8 +224,13 @@ class RoomSections:
         by_thread = request.filter.room.timeline.unread_thread_notifications
         return unread_json(self._receipts, room, request.requester.user_id, by_thread=by_thread)
 
-    async def left(self, request: SyncRequest, room: Room, user_room: UserRoom) -> bytes:
-        """The part of a room that the user has left or was banned from: up to that event and no further."""
+    async def left(
+        self, request: SyncRequest, room: Room, user_room: UserRoom, account_data: Sequence[AccountDataRow]
+    ) -> bytes:
+        """The part of a room that the user has left or was banned from: up to that event and no further.
+
+        What they keep for themselves of the room goes on.
+        """
         user_id = request.requester.user_id
         reader = Reader(room, user_id, user_room.position, user_room.membership, request.ignored)
         timeline = await self._timelines.newest(
@@ -247,7 +252,9 @@ class RoomSections:
                 await self._timeline_json(request, timeline, reader, joined_at=None),
                 b',"%s":{"events":[' % request.state_name,
                 await self._events_json(request, state_events),
-                b']},"account_data":{"events":[]}}',
+                b']},"account_data":{"events":[',
+                b",".join(account_data_json(row) for row in account_data),
+                b"]}}",
             )
         )
 
@@ -469,8 +476,12 @@ def account_data_json(row: AccountDataRow) -> bytes:
     return b'{"type":' + orjson.dumps(row.type) + b',"content":' + row.content + b"}"
 
 
-def filter_account_data(rows: Iterable[AccountDataRow], room_filter: RoomEventFilter) -> list[AccountDataRow]:
-    """The account data that a filter lets through."""
+def filter_account_data(
+    rows: Iterable[AccountDataRow], room_id: str, room_filter: RoomEventFilter
+) -> list[AccountDataRow]:
+    """The account data of a room that a filter lets through."""
+    if not room_filter.allows_room(room_id):
+        return []
     return [row for row in rows if room_filter.allows(row.type, None)]
 
 
