@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from homeserver.http.request import Request, Result, Route
-from homeserver.services.errors import InvalidParam
+from homeserver.http.request import Request, Result, Route, convert
+from homeserver.services.errors import InvalidParam, NoIdentityServer
 from matrix.identifiers import is_user_id
 
 
@@ -13,6 +13,15 @@ class Reason(msgspec.Struct):
     """The body of leave and knock."""
 
     reason: str | None = None
+
+
+class ThirdParty(msgspec.Struct):
+    """The other body of invite: an identifier that only an identity server knows the user of."""
+
+    id_server: str
+    id_access_token: str
+    medium: str
+    address: str
 
 
 class Target(msgspec.Struct):
@@ -23,15 +32,27 @@ class Target(msgspec.Struct):
 
 
 async def _target(request: Request) -> Target:
-    target = await request.body(Target)
+    return _checked(await request.body(Target))
+
+
+def _checked(target: Target) -> Target:
     if not is_user_id(target.user_id):
         raise InvalidParam("user_id is not a user ID")
     return target
 
 
 async def invite_user(request: Request) -> Result:
-    """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidinvite"""
-    target = await _target(request)
+    """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidinvite
+
+    By third-party identifier nobody can be invited, as this server trusts no identity server:
+    https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidinvite-1
+    """
+    body = await request.json_object()
+    if "user_id" not in body and ("medium" in body or "address" in body):
+        convert(body, ThirdParty)
+        await request.server.access.access_joined_room(request.requester.user_id, request.params["roomId"])
+        raise NoIdentityServer
+    target = _checked(convert(body, Target))
     request.server.rate_limits.check("invite", request.requester.user_id)
     await request.server.membership.invite(
         request.requester.user_id, request.params["roomId"], target.user_id, target.reason
@@ -51,6 +72,8 @@ async def join_room(request: Request) -> Result:
 
 async def _resolve(request: Request) -> str:
     room = request.params["roomIdOrAlias"]
+    if not room.startswith(("!", "#")):
+        raise InvalidParam("Neither a room ID nor a room alias")
     return await request.server.aliases.resolve(room) if room.startswith("#") else room
 
 

@@ -282,11 +282,14 @@ class RoomSections:
     async def stripped(self, request: SyncRequest, room: Room, user_room: UserRoom) -> bytes | None:
         """The stripped state of a room that the user is invited to or has knocked on, as an array.
 
-        None for an invite that is not shown, as it is by somebody whom the user ignores.
+        None for an invite that is not shown, as it is by somebody whom the user ignores, or they want none.
         https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
+        https://spec.matrix.org/v1.19/client-server-api/#invite-permission
         """
         member = (await self._events.load([user_room.position]))[user_room.position]
         if member.pdu.sender in request.ignored:
+            return None
+        if user_room.membership == "invite" and await self._account_data.blocks_invites(request.requester.user_id):
             return None
         shown = [event for type in STRIPPED_STATE if (event := room.pinned.get((type, ""))) is not None]
         inviter = room.state.get(("m.room.member", member.pdu.sender))
