@@ -79,7 +79,9 @@ class InteractiveAuth:
             raise InteractiveAuthRequired(await self._new_session(request_hash), flows, completed, params=params)
         stage = auth.get("type")
         failure: MatrixError | None = None
-        if stage is not None and stage not in completed:
+        if session is None and auth.get("session") is not None:  # not even a stage that would do lets it in
+            failure = Forbidden("Unknown or expired session")
+        elif stage is not None and stage not in completed:
             try:
                 token = await self._attempt(stage, auth, flows, completed, user_id, session) or token
                 completed = [*completed, str(stage)]
@@ -87,8 +89,6 @@ class InteractiveAuth:
                 if error.status != 403 and error.errcode != "M_UNRECOGNIZED":
                     raise
                 failure = error
-        elif session is None and "session" in auth:
-            failure = Forbidden("Unknown or expired session")
         if completed in [list(stages) for stages in flows]:
             if session is not None:
                 await self._accounts.delete_session(session)
