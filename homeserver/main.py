@@ -184,6 +184,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
     rate_limits = RateLimiter(config.rate_limits, clock)
     sessions = Sessions(accounts, clock, max_cached_tokens=caches.tokens, lifetimes=config.sessions)
     sessions.on_user_changed = profiles.forget
+    sessions.on_account_erased = registry.erase
     tokens = TokenRepository(pool)
     passwords = Passwords(accounts, sessions)
     login = Login(name, accounts, passwords, sessions, rate_limits, tokens, clock)

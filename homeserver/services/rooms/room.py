@@ -77,7 +77,8 @@ class Room:
     `state` maps state keys to the positions of the current state events; `keys` numbers the state keys for
     snapshots; `last_position` is the newest published event's, `changed_position` that of the newest published change
     of any kind (receipts, typing). `timeline` is complete after `timeline_after`. `shared_section` is what /sync last
-    told several members in the same words, and of which positions.
+    told several members in the same words, and of which positions. `erased` are the members, of now or before, whose
+    accounts are erased, and since when.
     """
 
     def __init__(self, room: int, room_id: str, version: RoomVersion, server_name: str) -> None:
@@ -93,6 +94,7 @@ class Room:
         self.state: dict[StateKey, int] = {}
         self.pinned: dict[StateKey, StoredEvent] = {}
         self.members: dict[str, str] = {}
+        self.erased: dict[str, int] = {}
         self.local_joined: set[str] = set()
         self.joined_count = 0
         self.invited_count = 0
@@ -136,6 +138,10 @@ class Room:
     def tip_membership(self, user_id: str) -> str | None:
         """A user's membership where the next event goes."""
         return self.tip.memberships.get(user_id) or self.members.get(user_id)
+
+    def erased_before(self, position: float) -> frozenset[str]:
+        """Whose accounts were erased before a position."""
+        return frozenset(user_id for user_id, erased in self.erased.items() if erased < position)
 
     def publish(self, event: StoredEvent) -> None:
         """Takes an accepted timeline event, now committed, into what is published."""

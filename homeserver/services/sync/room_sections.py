@@ -17,7 +17,7 @@ from homeserver.services.accounts.sessions import Requester
 from homeserver.services.aggregations import Aggregations, View
 from homeserver.services.client_events import ClientEvents, client_json, serialise
 from homeserver.services.receipts import Receipts
-from homeserver.services.rooms.access import Access, Reader
+from homeserver.services.rooms.access import NOBODY, Access, Reader
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import Room
 from homeserver.services.rooms.timelines import Slice, Timelines
@@ -110,7 +110,8 @@ class RoomSections:
             return shared + await self._unread_json(request, room) + b"}"
         is_new = user_room.position > request.since or request.full_state
         since = 0 if user_room.position > request.since else request.since
-        reader = Reader(room, user_id, None, "join", request.ignored)
+        erased = room.erased_before(user_room.position) if room.erased else NOBODY
+        reader = Reader(room, user_id, None, "join", request.ignored, erased)
         timeline = Slice((), False, since)
         if has_news := room.last_position > since:
             timeline = await self._timelines.newest(
@@ -232,7 +233,8 @@ class RoomSections:
         What they keep for themselves of the room goes on.
         """
         user_id = request.requester.user_id
-        reader = Reader(room, user_id, user_room.position, user_room.membership, request.ignored)
+        erased = await self._access.erased_for(room, user_id)
+        reader = Reader(room, user_id, user_room.position, user_room.membership, request.ignored, erased)
         timeline = await self._timelines.newest(
             reader,
             after=request.since,
