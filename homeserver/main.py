@@ -15,6 +15,7 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
+from config.errors import ConfigError
 from config.schema import Config, Listener
 from federation.inbound.routes import ROUTES as FEDERATION_ROUTES
 from homeserver.client_api.routes import ROUTES as CLIENT_ROUTES
@@ -332,10 +333,19 @@ async def _listen(server: Server, listener: Listener, stack: AsyncExitStack) -> 
 
 
 def _tls(listener: Listener) -> ssl.SSLContext | None:
+    """What a listener that speaks TLS needs for it. Raises ConfigError for a certificate and key that are of no use."""
     if listener.tls_certificate is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(listener.tls_certificate, listener.tls_key)
+    files = f"{listener.tls_certificate} and {listener.tls_key}"
+    try:
+        # Without a terminal to ask on, a key that is locked by a password is one that cannot be used.
+        context.load_cert_chain(listener.tls_certificate, listener.tls_key, password="")
+    except ssl.SSLError as error:
+        reason = f"not a certificate and its key, in PEM and without a password ({error.reason or error})"
+        raise ConfigError([f"listeners: {listener.endpoint}: {files} are {reason}"]) from None
+    except OSError as error:
+        raise ConfigError([f"listeners: {listener.endpoint}: {files} cannot be read: {error.strerror}"]) from None
     return context
 
 

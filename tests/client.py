@@ -10,6 +10,7 @@ from urllib.parse import quote
 import aiohttp
 
 from homeserver.main import RunningServer
+from tests import answers
 
 _numbers = itertools.count(1)
 
@@ -77,6 +78,7 @@ class Homeserver:
         ) as response:
             is_json = response.content_type == "application/json"
             body = await response.json(encoding="utf-8") if is_json else await response.text()
+            answers.note(method, path, response.status, body)
             return Answer(response.status, body, response.headers)
 
     async def register(self, name: str | None = None) -> User:

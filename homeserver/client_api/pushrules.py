@@ -171,7 +171,7 @@ ROUTES = [
     Route("GET", f"{RULES}/", "getPushRules", get_push_rules),
     Route("GET", f"{RULES}/global/", "getPushRulesGlobal", get_push_rules_global),
     Route("GET", RULE, "getPushRule", get_push_rule),
-    Route("PUT", RULE, "setPushRule", set_push_rule),
+    Route("PUT", RULE, "setPushRule", set_push_rule, limited=True),
     Route("DELETE", RULE, "deletePushRule", delete_push_rule),
     Route("GET", f"{RULE}/enabled", "isPushRuleEnabled", is_push_rule_enabled),
     Route("PUT", f"{RULE}/enabled", "setPushRuleEnabled", set_push_rule_enabled),

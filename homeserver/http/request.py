@@ -31,7 +31,8 @@ class Route:
     """An operation of the specification: `name` is its operationId, `path` has `{parameters}`.
 
     `resource` is the listener resource it is served on; without `auth` no access token is needed. With `auth` and
-    `anonymous` there may be a token or none, and a handler asks `authenticated` which.
+    `anonymous` there may be a token or none, and a handler asks `authenticated` which. What is `limited` counts against
+    its user's limit of requests, which all such operations share; others ask for limits of their own.
     """
 
     method: str
@@ -41,6 +42,7 @@ class Route:
     auth: bool = True
     resource: str = "client"
     anonymous: bool = False
+    limited: bool = False
 
 
 class Request:

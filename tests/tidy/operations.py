@@ -40,6 +40,7 @@ class Operation(NamedTuple):
     path: str
     auth: str
     deprecated: bool
+    rate_limited: bool
 
 
 @cache
@@ -55,6 +56,7 @@ def operations() -> tuple[Operation, ...]:
                 row["path"],
                 row["auth"],
                 row["deprecated"] == "yes",
+                row["rate_limited"] == "yes",
             )
             for row in csv.DictReader(file, delimiter="\t")
         )
