@@ -73,11 +73,13 @@ class RefreshRow(NamedTuple):
 
 
 class InteractiveSessionRow(NamedTuple):
-    """The hash of the request that a session is for, the stages completed, the registration token used in one."""
+    """The hash of the request that a session is for, the stages completed, the registration token used in one, and
+    whose session it is (None for somebody who has no account yet)."""
 
     request_hash: bytes
     completed: list[str]
     registration_token: str | None
+    user_id: str | None
 
 
 class UserExists(Exception):
@@ -185,10 +187,11 @@ ACCOUNTS_ERASED = "accounts_erased"
 """The channel on which each process tells the others whose account it erased: a position and a user ID."""
 NOTIFY_ACCOUNT_ERASED = f"SELECT pg_notify('{ACCOUNTS_ERASED}', $1)"
 
-INSERT_SESSION = "INSERT INTO uia_sessions (session, request_hash, created_ts) VALUES ($1, $2, $3)"
+INSERT_SESSION = "INSERT INTO uia_sessions (session, request_hash, user_id, created_ts) VALUES ($1, $2, $3, $4)"
 DELETE_OLD_SESSIONS = "DELETE FROM uia_sessions WHERE created_ts < $1"
 SESSION = """
-SELECT request_hash, completed, registration_token FROM uia_sessions WHERE session = $1 AND created_ts >= $2
+SELECT request_hash, completed, registration_token, user_id FROM uia_sessions
+WHERE session = $1 AND created_ts >= $2
 """
 COMPLETE_STAGE = """
 UPDATE uia_sessions
@@ -406,11 +409,13 @@ class AccountRepository:
             TOUCH_DEVICES, list(seen), [ts for ts, _ in seen.values()], [ip for _, ip in seen.values()]
         )
 
-    async def insert_session(self, session: str, request_hash: bytes, *, now_ms: int, keep_ms: int) -> None:
+    async def insert_session(
+        self, session: str, request_hash: bytes, user_id: str | None, *, now_ms: int, keep_ms: int
+    ) -> None:
         """Opens an interactive authentication session, and removes those older than `keep_ms`."""
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(DELETE_OLD_SESSIONS, now_ms - keep_ms)
-            await connection.execute(INSERT_SESSION, session, request_hash, now_ms)
+            await connection.execute(INSERT_SESSION, session, request_hash, user_id, now_ms)
 
     async def load_session(self, session: str, *, since_ts: int) -> InteractiveSessionRow | None:
         """An interactive authentication session; None if it was opened before `since_ts` (ms)."""

@@ -111,6 +111,20 @@ class Request:
         except JsonError as error:
             raise NotJson(f"The body is not JSON: {error}") from None
 
+    async def form(self) -> dict[str, str]:
+        """The fields of a page's form, https://url.spec.whatwg.org/#application/x-www-form-urlencoded.
+
+        Raises InvalidParam, TooLarge.
+        """
+        try:
+            body = await self._http.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise TooLarge("The request body is too large") from None
+        try:
+            return _parse_query(body.decode())
+        except UnicodeDecodeError:
+            raise InvalidParam("The form is not UTF-8") from None
+
     async def json_object(self) -> dict[str, Any]:
         """The body as a JSON object. Raises NotJson, BadJson, TooLarge."""
         value = await self.json()
