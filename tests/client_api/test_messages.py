@@ -217,6 +217,10 @@ async def test_members_by_membership_and_as_of_a_token(shared_homeserver: Homese
         user_id: membership for user_id, membership in everyone.items() if membership != "join"
     }
     assert await members(alice, room_id, membership="knock") == {}
+    assert await members(alice, room_id, membership="join", not_membership="join") == everyone
+    assert await members(alice, room_id, membership="knock", not_membership="join") == await members(
+        alice, room_id, not_membership="join"
+    )
     assert await members(alice, room_id, at=before) == {alice.user_id: "join", invited.user_id: "invite"}
     assert await members(alice, room_id, at=(await alice.sync())["next_batch"]) == everyone
     (await alice.in_room("GET", room_id, "members", membership="x")).error(400, "M_INVALID_PARAM")
