@@ -282,6 +282,9 @@ class RateLimits:
     media_upload: RateLimit | None = option(RateLimit(2.0, 30), "Uploads, per user.")
     presence: RateLimit | None = option(RateLimit(0.5, 10), "Changes of presence made by hand, per user.")
     search: RateLimit | None = option(RateLimit(1.0, 10), "Searches, of messages, users and rooms, per user.")
+    request: RateLimit | None = option(
+        RateLimit(20.0, 100), "All other requests that the specification wants limited, per user."
+    )
     federation: RateLimit | None = option(RateLimit(50.0, 200), "Federation requests, per server.")
 
 

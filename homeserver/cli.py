@@ -204,7 +204,11 @@ def _add_user_commands(parser: argparse.ArgumentParser) -> None:
     reset.add_argument("user", type=_text, help="name, or full user ID")
     deactivate = add("deactivate", deactivate_user, "close an account for ever; rooms keep it as a member")
     deactivate.add_argument("user", type=_text, help="name, or full user ID")
-    deactivate.add_argument("--erase", action="store_true", help="remove profile and account data, too")
+    deactivate.add_argument(
+        "--erase",
+        action="store_true",
+        help="show newcomers nothing of what they wrote, and remove profile and account data",
+    )
     add("list", list_users, "print all accounts")
 
 

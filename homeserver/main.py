@@ -15,6 +15,7 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
+from config.errors import ConfigError
 from config.schema import Config, Listener
 from federation.inbound.authentication import authenticate_origin
 from federation.inbound.routes import ROUTES as FEDERATION_ROUTES
@@ -159,7 +160,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         missing_state,
     )
     profiles = Profiles(accounts, max_cached_profiles=caches.users)
-    membership = Membership(access, sending, profiles, user_rooms, accounts, server_name=name)
+    membership = Membership(access, sending, profiles, user_rooms, accounts, account_data, server_name=name)
     profiles.on_changed = MemberProfiles(access, sending, user_rooms, events).carry
     counting = UnreadCounting(unread_rows, push_rules)
     receipts = Receipts(user_data, access, events, user_rooms, account_data, stream, notifier, changes, clock, counting)
@@ -198,6 +199,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
     rate_limits = RateLimiter(config.rate_limits, clock)
     sessions = Sessions(accounts, clock, max_cached_tokens=caches.tokens, lifetimes=config.sessions)
     sessions.on_user_changed = profiles.forget
+    sessions.on_account_erased = registry.erase
     tokens = TokenRepository(pool)
     passwords = Passwords(accounts, sessions)
     login = Login(name, accounts, passwords, sessions, rate_limits, tokens, clock)
@@ -384,10 +386,19 @@ async def _listen(server: Server, listener: Listener, stack: AsyncExitStack) -> 
 
 
 def _tls(listener: Listener) -> ssl.SSLContext | None:
+    """What a listener that speaks TLS needs for it. Raises ConfigError for a certificate and key that are of no use."""
     if listener.tls_certificate is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(listener.tls_certificate, listener.tls_key)
+    files = f"{listener.tls_certificate} and {listener.tls_key}"
+    try:
+        # Without a terminal to ask on, a key that is locked by a password is one that cannot be used.
+        context.load_cert_chain(listener.tls_certificate, listener.tls_key, password="")
+    except ssl.SSLError as error:
+        reason = f"not a certificate and its key, in PEM and without a password ({error.reason or error})"
+        raise ConfigError([f"listeners: {listener.endpoint}: {files} are {reason}"]) from None
+    except OSError as error:
+        raise ConfigError([f"listeners: {listener.endpoint}: {files} cannot be read: {error.strerror}"]) from None
     return context
 
 

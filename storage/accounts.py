@@ -73,11 +73,13 @@ class RefreshRow(NamedTuple):
 
 
 class InteractiveSessionRow(NamedTuple):
-    """The hash of the request that a session is for, the stages completed, the registration token used in one."""
+    """The hash of the request that a session is for, the stages completed, the registration token used in one, and
+    whose session it is (None for somebody who has no account yet)."""
 
     request_hash: bytes
     completed: list[str]
     registration_token: str | None
+    user_id: str | None
 
 
 class UserExists(Exception):
@@ -118,7 +120,11 @@ SET_SUSPENDED = "UPDATE users SET suspended = $2 WHERE user_id = $1"
 DELETE_LOGIN_TOKENS = "DELETE FROM login_tokens WHERE user_id = $1"
 DELETE_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE user_id = $1"
 DEACTIVATE = "UPDATE users SET deactivated = true, password_hash = NULL WHERE user_id = $1"
-ERASE_PROFILE = "UPDATE users SET profile = '{}', directory_text = '' WHERE user_id = $1"
+ERASE_USER = """
+UPDATE users SET profile = '{}', directory_text = '',
+    erased_position = coalesce(erased_position, (SELECT max(position) FROM events), 0)
+WHERE user_id = $1 RETURNING erased_position
+"""
 ERASE_ACCOUNT_DATA = "DELETE FROM account_data WHERE user_id = $1"
 ERASE_FILTERS = "DELETE FROM filters WHERE user_id = $1"
 ERASE_PRESENCE = "DELETE FROM presence WHERE user_id = $1"
@@ -177,11 +183,15 @@ DELETE FROM refresh_tokens WHERE token_hash IN (
 SESSIONS_ENDED = "sessions_ended"
 """The channel on which each process tells the others, by user ID, whose sessions it ended."""
 NOTIFY_SESSIONS_ENDED = f"SELECT pg_notify('{SESSIONS_ENDED}', $1)"
+ACCOUNTS_ERASED = "accounts_erased"
+"""The channel on which each process tells the others whose account it erased: a position and a user ID."""
+NOTIFY_ACCOUNT_ERASED = f"SELECT pg_notify('{ACCOUNTS_ERASED}', $1)"
 
-INSERT_SESSION = "INSERT INTO uia_sessions (session, request_hash, created_ts) VALUES ($1, $2, $3)"
+INSERT_SESSION = "INSERT INTO uia_sessions (session, request_hash, user_id, created_ts) VALUES ($1, $2, $3, $4)"
 DELETE_OLD_SESSIONS = "DELETE FROM uia_sessions WHERE created_ts < $1"
 SESSION = """
-SELECT request_hash, completed, registration_token FROM uia_sessions WHERE session = $1 AND created_ts >= $2
+SELECT request_hash, completed, registration_token, user_id FROM uia_sessions
+WHERE session = $1 AND created_ts >= $2
 """
 COMPLETE_STAGE = """
 UPDATE uia_sessions
@@ -244,23 +254,26 @@ class AccountRepository:
         """Replaces the password's hash if it is still `old_hash`: nobody changed the password meanwhile."""
         await self._pool.execute(REPLACE_PASSWORD, user_id, old_hash, new_hash)
 
-    async def deactivate(self, user_id: str, *, erase: bool = False) -> list[int]:
-        """Closes an account and ends its sessions; returns the numbers of its devices.
+    async def deactivate(self, user_id: str, *, erase: bool = False) -> int | None:
+        """Closes an account and ends its sessions.
 
-        With `erase`, the profile, the account data, the filters and the presence go too.
+        With `erase`, the profile, the account data, the filters and the presence go too, and it is noted that the user
+        wants their events erased, and since when: returns the position of the newest event then.
         """
+        erased: int | None = None
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(DEACTIVATE, user_id)
             if erase:
-                await connection.execute(ERASE_PROFILE, user_id)
+                erased = await connection.fetchval(ERASE_USER, user_id)
+                await connection.execute(NOTIFY_ACCOUNT_ERASED, f"{erased} {user_id}")
                 await connection.execute(ERASE_ACCOUNT_DATA, user_id)
                 await connection.execute(ERASE_FILTERS, user_id)
                 await connection.execute(ERASE_PRESENCE, user_id)
             await connection.execute(DELETE_LOGIN_TOKENS, user_id)
             await connection.execute(DELETE_OPENID_TOKENS, user_id)
-            devices = await _end_sessions(connection, user_id, DELETE_ALL_DEVICES, user_id)
+            await _end_sessions(connection, user_id, DELETE_ALL_DEVICES, user_id)
             await connection.execute(NOTIFY_SESSIONS_ENDED, user_id)  # other processes may know the profile, too
-            return devices
+            return erased
 
     async def set_locked(self, user_id: str, locked: bool) -> None:
         """Locks or unlocks an account."""
@@ -355,16 +368,22 @@ class AccountRepository:
         async with self._pool.acquire() as connection, connection.transaction():
             return await _end_sessions(connection, user_id, DELETE_ALL_DEVICES, user_id)
 
-    async def follow_ended_sessions(self, on_ended: Callable[[str | None], None]) -> None:
+    async def follow_ended_sessions(
+        self, on_ended: Callable[[str | None], None], on_erased: Callable[[str, int], None]
+    ) -> None:
         """Calls `on_ended` with the ID of each user of whom any process ended a session, until the connection breaks.
 
         It is called with None first, once listening has begun: what ended before that may have been missed.
-        Raises StorageError.
+        `on_erased` is called with each user whose account is erased, and the position. Raises StorageError.
         """
         broken = asyncio.Event()
 
         def notice(_connection: object, _pid: int, _channel: str, user_id: str) -> None:
             on_ended(user_id)
+
+        def notice_erased(_connection: object, _pid: int, _channel: str, payload: str) -> None:
+            position, _, user_id = payload.partition(" ")
+            on_erased(user_id, int(position))
 
         def terminated(_connection: object) -> None:
             broken.set()
@@ -372,6 +391,7 @@ class AccountRepository:
         try:
             async with self._pool.acquire() as connection:
                 await connection.add_listener(SESSIONS_ENDED, notice)
+                await connection.add_listener(ACCOUNTS_ERASED, notice_erased)
                 connection.add_termination_listener(terminated)
                 on_ended(None)
                 try:
@@ -379,6 +399,7 @@ class AccountRepository:
                 finally:
                     connection.remove_termination_listener(terminated)
                     await connection.remove_listener(SESSIONS_ENDED, notice)
+                    await connection.remove_listener(ACCOUNTS_ERASED, notice_erased)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise StorageError(f"cannot listen on the PostgreSQL database: {error}") from error
 
@@ -388,11 +409,13 @@ class AccountRepository:
             TOUCH_DEVICES, list(seen), [ts for ts, _ in seen.values()], [ip for _, ip in seen.values()]
         )
 
-    async def insert_session(self, session: str, request_hash: bytes, *, now_ms: int, keep_ms: int) -> None:
+    async def insert_session(
+        self, session: str, request_hash: bytes, user_id: str | None, *, now_ms: int, keep_ms: int
+    ) -> None:
         """Opens an interactive authentication session, and removes those older than `keep_ms`."""
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(DELETE_OLD_SESSIONS, now_ms - keep_ms)
-            await connection.execute(INSERT_SESSION, session, request_hash, now_ms)
+            await connection.execute(INSERT_SESSION, session, request_hash, user_id, now_ms)
 
     async def load_session(self, session: str, *, since_ts: int) -> InteractiveSessionRow | None:
         """An interactive authentication session; None if it was opened before `since_ts` (ms)."""

@@ -72,6 +72,10 @@ STATE_KEYS = "SELECT key, type, state_key FROM state_keys WHERE room = $1"
 MEMBERSHIPS_OF_ROOM = (
     "SELECT user_id, room, position, membership, forgotten FROM memberships WHERE room = $1 ORDER BY position"
 )
+ERASED_MEMBERS = """
+SELECT u.user_id, u.erased_position FROM users u JOIN memberships m USING (user_id)
+WHERE m.room = $1 AND u.erased_position IS NOT NULL
+"""
 MEMBERSHIPS_OF_USER = """
 SELECT m.user_id, m.room, m.position, m.membership, m.forgotten, r.room_id
 FROM memberships m JOIN rooms r USING (room) WHERE m.user_id = $1
@@ -157,6 +161,10 @@ class RoomRepository:
     async def load_memberships_of_room(self, room: int) -> list[MembershipRow]:
         """Everyone's membership, oldest change first."""
         return [MembershipRow(*row) for row in await self._pool.fetch(MEMBERSHIPS_OF_ROOM, room)]
+
+    async def load_erased_members(self, room: int) -> dict[str, int]:
+        """Members, of now or before, whose accounts are erased -> the newest event's position when that happened."""
+        return {row["user_id"]: row["erased_position"] for row in await self._pool.fetch(ERASED_MEMBERS, room)}
 
     async def load_memberships_of_user(self, user_id: str) -> list[tuple[MembershipRow, str]]:
         """A user's memberships in all rooms, with the rooms' IDs."""

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import aiohttp
 
 from homeserver.main import RunningServer
+from tests import answers
 
 _numbers = itertools.count(1)
 
@@ -77,6 +78,7 @@ class Homeserver:
         ) as response:
             is_json = response.content_type == "application/json"
             body = await response.json(encoding="utf-8") if is_json else await response.text()
+            answers.note(method, path, response.status, body)
             return Answer(response.status, body, response.headers)
 
     async def register(self, name: str | None = None) -> User:
@@ -132,7 +134,8 @@ class User:
         return event_id
 
     async def sync(self, since: str | None = None, *, timeout: int = 0, **query: Any) -> dict[str, Any]:
-        """One /sync."""
+        """One /sync, which does not say that the user is online: that is news of its own, and comes when it comes."""
+        query.setdefault("set_presence", "offline")
         if since is not None:
             query["since"] = since
         answer: dict[str, Any] = (await self.request("GET", "sync", timeout=timeout, **query)).ok()

@@ -24,6 +24,7 @@ from storage.embedded import EmbeddedPostgres
 from tests.client import Homeserver
 
 TEMPLATE = "template_weft"
+LAST = "test_every_error_that_the_specification_names_is_produced"
 SHARED_SECRET = "shared between the tests"
 
 # A failing example is printed with the seed that replays it; CI looks at the same number each time.
@@ -34,6 +35,22 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "weft"))
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Tests run on the loop that the server runs on."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Runs the test of what all tests were answered after them, and not at all where some of them are left out."""
+    last = [item for item in items if item.name == LAST]
+    if not last:
+        return
+    items[:] = [item for item in items if item.name != LAST]
+    modules = {item.path for item in items}
+    whole = {
+        path for folder in ("accounts", "client_api") for path in (Path(__file__).parent / folder).glob("test_*.py")
+    }
+    if modules >= whole and not config.option.keyword:
+        items += last
+    else:
+        config.hook.pytest_deselected(items=last)
 
 
 @pytest.fixture(scope="session")

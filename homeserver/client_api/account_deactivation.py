@@ -27,5 +27,5 @@ async def deactivate_account(request: Request) -> Result:
 
 
 ROUTES = [
-    Route("POST", "/_matrix/client/v3/account/deactivate", "deactivateAccount", deactivate_account),
+    Route("POST", "/_matrix/client/v3/account/deactivate", "deactivateAccount", deactivate_account, limited=True),
 ]

@@ -6,13 +6,19 @@ identifier. https://spec.matrix.org/v1.19/client-server-api/#adding-account-admi
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, TypeVar
 
 import msgspec
 
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.accounts.interactive_auth import PASSWORD_FLOWS
-from homeserver.services.errors import MatrixError
+from homeserver.services.errors import InvalidParam, MatrixError
+
+# https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3account3pidemailrequesttoken
+CLIENT_SECRET = re.compile(r"[0-9a-zA-Z.=_-]{1,255}")
+EMAIL_ADDRESS = re.compile(r"[^@\s\x00]{1,64}@[^@\s\x00]{1,255}")
+COUNTRY = re.compile(r"[A-Z]{2}")
 
 
 class Post3PidsBody(msgspec.Struct):
@@ -52,6 +58,7 @@ class RequestEmailTokenBody(msgspec.Struct):
     client_secret: str
     email: str
     send_attempt: int
+    id_server: str | None = None
 
 
 class RequestMsisdnTokenBody(msgspec.Struct):
@@ -61,6 +68,23 @@ class RequestMsisdnTokenBody(msgspec.Struct):
     country: str
     phone_number: str
     send_attempt: int
+    id_server: str | None = None
+
+
+Verification = TypeVar("Verification", RequestEmailTokenBody, RequestMsisdnTokenBody)
+
+
+async def _verification(request: Request, form: type[Verification]) -> None:
+    """Checks a request for a token as far as it can be. Raises InvalidParam, or 400 M_SERVER_NOT_TRUSTED."""
+    body = await request.body(form)
+    if not CLIENT_SECRET.fullmatch(body.client_secret):
+        raise InvalidParam("Not a client_secret")
+    if isinstance(body, RequestEmailTokenBody) and not EMAIL_ADDRESS.fullmatch(body.email):
+        raise InvalidParam("Not an e-mail address")
+    if isinstance(body, RequestMsisdnTokenBody) and not COUNTRY.fullmatch(body.country):
+        raise InvalidParam("Not the code of a country")
+    if body.id_server is not None:
+        raise MatrixError(400, "M_SERVER_NOT_TRUSTED", "This server trusts no identity server")
 
 
 async def get_account3_pids(_request: Request) -> Result:
@@ -104,37 +128,37 @@ async def unbind3pid_from_account(request: Request) -> Result:
 
 async def request_token_to3_pidemail(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3account3pidemailrequesttoken"""
-    await request.body(RequestEmailTokenBody)
+    await _verification(request, RequestEmailTokenBody)
     raise medium_not_supported("e-mail addresses")
 
 
 async def request_token_to3_pidmsisdn(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3account3pidmsisdnrequesttoken"""
-    await request.body(RequestMsisdnTokenBody)
+    await _verification(request, RequestMsisdnTokenBody)
     raise medium_not_supported("telephone numbers")
 
 
 async def request_token_to_register_email(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3registeremailrequesttoken"""
-    await request.body(RequestEmailTokenBody)
+    await _verification(request, RequestEmailTokenBody)
     raise medium_not_supported("e-mail addresses")
 
 
 async def request_token_to_register_msisdn(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3registermsisdnrequesttoken"""
-    await request.body(RequestMsisdnTokenBody)
+    await _verification(request, RequestMsisdnTokenBody)
     raise medium_not_supported("telephone numbers")
 
 
 async def request_token_to_reset_password_email(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountpasswordemailrequesttoken"""
-    await request.body(RequestEmailTokenBody)
+    await _verification(request, RequestEmailTokenBody)
     raise MatrixError(400, "M_THREEPID_NOT_FOUND", "No account has this e-mail address")
 
 
 async def request_token_to_reset_password_msisdn(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountpasswordmsisdnrequesttoken"""
-    await request.body(RequestMsisdnTokenBody)
+    await _verification(request, RequestMsisdnTokenBody)
     raise MatrixError(400, "M_THREEPID_NOT_FOUND", "No account has this telephone number")
 
 

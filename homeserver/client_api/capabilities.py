@@ -27,5 +27,5 @@ async def get_capabilities(request: Request) -> Result:
 
 
 ROUTES = [
-    Route("GET", "/_matrix/client/v3/capabilities", "getCapabilities", get_capabilities),
+    Route("GET", "/_matrix/client/v3/capabilities", "getCapabilities", get_capabilities, limited=True),
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from homeserver.http.request import Request, Result, Route
+from homeserver.services.errors import InvalidParam
+from matrix.identifiers import is_room_id
 
 
 class AliasTarget(msgspec.Struct):
@@ -37,7 +39,10 @@ async def delete_room_alias(request: Request) -> Result:
 
 async def get_local_aliases(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidaliases"""
-    return {"aliases": await request.server.aliases.of_room(request.requester.user_id, request.params["roomId"])}
+    room_id = request.params["roomId"]
+    if not is_room_id(room_id):
+        raise InvalidParam("Not a room ID")
+    return {"aliases": await request.server.aliases.of_room(request.requester.user_id, room_id)}
 
 
 ALIAS = "/_matrix/client/v3/directory/room/{roomAlias}"
@@ -46,5 +51,5 @@ ROUTES = [
     Route("PUT", ALIAS, "setRoomAlias", set_room_alias),
     Route("GET", ALIAS, "getRoomIdByAlias", get_room_id_by_alias, auth=False),
     Route("DELETE", ALIAS, "deleteRoomAlias", delete_room_alias),
-    Route("GET", "/_matrix/client/v3/rooms/{roomId}/aliases", "getLocalAliases", get_local_aliases),
+    Route("GET", "/_matrix/client/v3/rooms/{roomId}/aliases", "getLocalAliases", get_local_aliases, limited=True),
 ]

@@ -74,7 +74,7 @@ async def set_read_marker(request: Request) -> Result:
 ROOM = "/_matrix/client/v3/rooms/{roomId}"
 
 ROUTES = [
-    Route("PUT", f"{ROOM}/typing/{{userId}}", "setTyping", set_typing),
-    Route("POST", f"{ROOM}/receipt/{{receiptType}}/{{eventId}}", "postReceipt", post_receipt),
-    Route("POST", f"{ROOM}/read_markers", "setReadMarker", set_read_marker),
+    Route("PUT", f"{ROOM}/typing/{{userId}}", "setTyping", set_typing, limited=True),
+    Route("POST", f"{ROOM}/receipt/{{receiptType}}/{{eventId}}", "postReceipt", post_receipt, limited=True),
+    Route("POST", f"{ROOM}/read_markers", "setReadMarker", set_read_marker, limited=True),
 ]

@@ -33,5 +33,5 @@ async def change_password(request: Request) -> Result:
 
 
 ROUTES = [
-    Route("POST", "/_matrix/client/v3/account/password", "changePassword", change_password),
+    Route("POST", "/_matrix/client/v3/account/password", "changePassword", change_password, limited=True),
 ]

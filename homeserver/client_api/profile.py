@@ -12,6 +12,8 @@ from matrix.canonical_json import JsonError, check_event_value
 # https://spec.matrix.org/v1.19/appendices/#common-namespaced-identifier-grammar
 KEY_NAME = re.compile(r"[a-z][a-z0-9._-]*")
 STRING_FIELDS = ("displayname", "avatar_url", "m.tz")
+REMOVED_BY_NULL = ("displayname", "avatar_url")
+"""What older clients, which know no DELETE, remove by setting it to null."""
 MAX_KEY_BYTES = 255
 MAX_FIELD_BYTES = 2048
 
@@ -60,8 +62,10 @@ async def set_profile_field(request: Request) -> Result:
     if key not in body:
         raise MissingParam(f"{key} is missing")
     value = body[key]
-    if key in STRING_FIELDS and value is not None and not isinstance(value, str):
+    if key in STRING_FIELDS and not isinstance(value, str) and not (value is None and key in REMOVED_BY_NULL):
         raise BadJson(f"{key} must be a string")
+    if value is None and key not in REMOVED_BY_NULL:
+        raise BadJson(f"{key} must not be null: DELETE removes it")
     try:
         check_event_value(value)
     except JsonError as error:
@@ -83,6 +87,6 @@ PROFILE = "/_matrix/client/v3/profile/{userId}"
 ROUTES = [
     Route("GET", PROFILE, "getUserProfile", get_user_profile, auth=False),
     Route("GET", f"{PROFILE}/{{keyName}}", "getProfileField", get_profile_field, auth=False),
-    Route("PUT", f"{PROFILE}/{{keyName}}", "setProfileField", set_profile_field),
-    Route("DELETE", f"{PROFILE}/{{keyName}}", "deleteProfileField", delete_profile_field),
+    Route("PUT", f"{PROFILE}/{{keyName}}", "setProfileField", set_profile_field, limited=True),
+    Route("DELETE", f"{PROFILE}/{{keyName}}", "deleteProfileField", delete_profile_field, limited=True),
 ]

@@ -86,9 +86,7 @@ def _actions(actions: list[str | dict[str, Any]]) -> list[str | dict[str, Any]]:
 
 
 def _new_rule(kind: str, rule_id: str, body: RuleBody) -> dict[str, Any]:
-    """A user-defined rule. Raises InvalidParam, MissingParam."""
-    if rule_id.startswith("."):
-        raise InvalidParam("Rule IDs that start with a dot are the server's own")
+    """A user-defined rule, whose ID has no dot at its beginning. Raises InvalidParam, MissingParam."""
     if not rule_id or "/" in rule_id or "\\" in rule_id or "\0" in rule_id or len(rule_id) > MAX_RULE_ID_CHARS:
         raise InvalidParam("Not a rule ID")
     if (kind == "room" and not is_room_id(rule_id)) or (kind == "sender" and not is_user_id(rule_id)):
@@ -124,8 +122,12 @@ async def get_push_rule(request: Request) -> Result:
 
 async def set_push_rule(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3pushrulesglobalkindruleid"""
-    kind = _kind(request)
-    rule = _new_rule(kind, request.params["ruleId"], await request.body(RuleBody))
+    kind, rule_id = _kind(request), request.params["ruleId"]
+    body = await request.body(RuleBody)
+    if rule_id.startswith("."):
+        await _rule(request)  # one that is not there cannot be updated, and not be made either
+        raise InvalidParam("Of a predefined rule, only the actions can be changed, and whether it is enabled")
+    rule = _new_rule(kind, rule_id, body)
     before, after = request.query.get("before"), request.query.get("after")
     return await _change(request, lambda ruleset: put_rule(ruleset, kind, rule, before=before, after=after))
 
@@ -169,7 +171,7 @@ ROUTES = [
     Route("GET", f"{RULES}/", "getPushRules", get_push_rules),
     Route("GET", f"{RULES}/global/", "getPushRulesGlobal", get_push_rules_global),
     Route("GET", RULE, "getPushRule", get_push_rule),
-    Route("PUT", RULE, "setPushRule", set_push_rule),
+    Route("PUT", RULE, "setPushRule", set_push_rule, limited=True),
     Route("DELETE", RULE, "deletePushRule", delete_push_rule),
     Route("GET", f"{RULE}/enabled", "isPushRuleEnabled", is_push_rule_enabled),
     Route("PUT", f"{RULE}/enabled", "setPushRuleEnabled", set_push_rule_enabled),

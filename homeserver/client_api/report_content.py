@@ -13,6 +13,12 @@ class ReportBody(msgspec.Struct):
     reason: str
 
 
+class EventReportBody(msgspec.Struct):
+    """The same, for events: it may also be left out."""
+
+    reason: str = ""
+
+
 async def report_room(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidreport"""
     reason, reporter = await _report(request)
@@ -22,7 +28,7 @@ async def report_room(request: Request) -> Result:
 
 async def report_event(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidreporteventid"""
-    reason, reporter = await _report(request)
+    reason, reporter = await _report(request, EventReportBody)
     params = request.params
     await request.server.reports.report_event(reporter, params["roomId"], params["eventId"], reason)
     return {}
@@ -35,9 +41,9 @@ async def report_user(request: Request) -> Result:
     return {}
 
 
-async def _report(request: Request) -> tuple[str, str]:
+async def _report(request: Request, form: type[ReportBody] | type[EventReportBody] = ReportBody) -> tuple[str, str]:
     """The reason, and who reports."""
-    body = await request.body(ReportBody)
+    body = await request.body(form)
     request.server.rate_limits.check("report", request.requester.user_id)
     return body.reason, request.requester.user_id
 

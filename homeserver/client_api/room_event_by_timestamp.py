@@ -23,5 +23,11 @@ async def get_event_by_timestamp(request: Request) -> Result:
 
 
 ROUTES = [
-    Route("GET", "/_matrix/client/v1/rooms/{roomId}/timestamp_to_event", "getEventByTimestamp", get_event_by_timestamp)
+    Route(
+        "GET",
+        "/_matrix/client/v1/rooms/{roomId}/timestamp_to_event",
+        "getEventByTimestamp",
+        get_event_by_timestamp,
+        limited=True,
+    )
 ]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from homeserver.http.request import Request, Result, Route
-from homeserver.services.errors import InvalidParam
+from homeserver.http.request import Request, Result, Route, convert
+from homeserver.services.errors import InvalidParam, NoIdentityServer
 from matrix.identifiers import get_domain, is_server_name, is_user_id
 
 MAX_SERVERS = 20
@@ -19,6 +19,15 @@ class Reason(msgspec.Struct):
     reason: str | None = None
 
 
+class ThirdParty(msgspec.Struct):
+    """The other body of invite: an identifier that only an identity server knows the user of."""
+
+    id_server: str
+    id_access_token: str
+    medium: str
+    address: str
+
+
 class Target(msgspec.Struct):
     """The body of invite, kick, ban and unban."""
 
@@ -27,15 +36,27 @@ class Target(msgspec.Struct):
 
 
 async def _target(request: Request) -> Target:
-    target = await request.body(Target)
+    return _checked(await request.body(Target))
+
+
+def _checked(target: Target) -> Target:
     if not is_user_id(target.user_id):
         raise InvalidParam("user_id is not a user ID")
     return target
 
 
 async def invite_user(request: Request) -> Result:
-    """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidinvite"""
-    target = await _target(request)
+    """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidinvite
+
+    By third-party identifier nobody can be invited, as this server trusts no identity server:
+    https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidinvite-1
+    """
+    body = await request.json_object()
+    if "user_id" not in body and ("medium" in body or "address" in body):
+        convert(body, ThirdParty)
+        await request.server.access.access_joined_room(request.requester.user_id, request.params["roomId"])
+        raise NoIdentityServer
+    target = _checked(convert(body, Target))
     request.server.rate_limits.check("invite", request.requester.user_id)
     await request.server.membership.invite(
         request.requester.user_id, request.params["roomId"], target.user_id, target.reason
@@ -57,10 +78,11 @@ async def join_room(request: Request) -> Result:
 async def _resolve(request: Request) -> tuple[str, list[str]]:
     """The room, and the servers to get into it through: those that the client names, then those of an alias."""
     room = request.params["roomIdOrAlias"]
+    if not room.startswith(("!", "#")):
+        raise InvalidParam("Neither a room ID nor a room alias")
     # https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3joinroomidoralias: `via` was `server_name`
-    servers = [
-        name for name in (*request.query_list("via"), *request.query_list("server_name")) if is_server_name(name)
-    ]
+    named = (*request.query_list("via"), *request.query_list("server_name"))
+    servers = [name for name in named[:MAX_SERVERS] if is_server_name(name)]
     if room.startswith("#"):
         target = await request.server.aliases.locate(room)
         return target.room_id, [*servers, *target.servers]
@@ -136,8 +158,8 @@ ROUTES = [
     Route("POST", "/_matrix/client/v3/rooms/{roomId}/join", "joinRoomById", join_room_by_id),
     Route("POST", "/_matrix/client/v3/join/{roomIdOrAlias}", "joinRoom", join_room),
     Route("POST", "/_matrix/client/v3/knock/{roomIdOrAlias}", "knockRoom", knock_room),
-    Route("POST", "/_matrix/client/v3/rooms/{roomId}/leave", "leaveRoom", leave_room),
-    Route("POST", "/_matrix/client/v3/rooms/{roomId}/forget", "forgetRoom", forget_room),
+    Route("POST", "/_matrix/client/v3/rooms/{roomId}/leave", "leaveRoom", leave_room, limited=True),
+    Route("POST", "/_matrix/client/v3/rooms/{roomId}/forget", "forgetRoom", forget_room, limited=True),
     Route("POST", "/_matrix/client/v3/rooms/{roomId}/kick", "kick", kick),
     Route("POST", "/_matrix/client/v3/rooms/{roomId}/ban", "ban", ban),
     Route("POST", "/_matrix/client/v3/rooms/{roomId}/unban", "unban", unban),

@@ -12,14 +12,17 @@ from homeserver.services.rooms.aliases import CANONICAL_ALIAS
 async def set_room_state_with_key(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey"""
     content = await request.json_object()
-    server, params = request.server, request.params
-    server.rate_limits.check("message", request.requester.user_id)
-    if params["eventType"] == CANONICAL_ALIAS and not params.get("stateKey"):
-        await server.aliases.check_canonical_alias(request.requester.user_id, params["roomId"], content)
-    event_id = await server.sending.send_state(
-        request.requester, params["roomId"], params["eventType"], params.get("stateKey", ""), content
-    )
-    return {"event_id": event_id}
+    server, params, user_id = request.server, request.params, request.requester.user_id
+    room_id, event_type, state_key = params["roomId"], params["eventType"], params.get("stateKey", "")
+    server.rate_limits.check("message", user_id)
+    await server.access.access_joined_room(user_id, room_id)
+    if event_type == CANONICAL_ALIAS and not state_key:
+        await server.aliases.check_canonical_alias(user_id, room_id, content)
+    if event_type == "m.room.member":
+        if content.get("membership") == "invite":
+            server.rate_limits.check("invite", user_id)
+        await server.membership.check_member_state(state_key, content)
+    return {"event_id": await server.sending.send_state(request.requester, room_id, event_type, state_key, content)}
 
 
 async def get_room_state_with_key(request: Request) -> Result:

@@ -40,20 +40,24 @@ async def get_joined_members_by_room(request: Request) -> Result:
 
 async def get_members_by_room(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmembers"""
-    wanted = set(MEMBERSHIPS)
-    for name in ("membership", "not_membership"):
-        value = request.query.get(name)
-        if value is None:
-            continue
-        if value not in MEMBERSHIPS:
-            raise InvalidParam(f"{name} is not a membership")
-        wanted &= {value} if name == "membership" else wanted - {value}
+    wanted = _wanted_memberships(request)
     at = decode_token(request.query["at"]) if "at" in request.query else None
     server = request.server
     reader = await server.access.access_readable_room(request.requester.user_id, request.params["roomId"])
-    events = await _members(request, reader, frozenset(wanted), at)
+    events = await _members(request, reader, wanted, at)
     chunk = await server.event_views.room_events(request.requester, reader, events)
     return b'{"chunk":[' + b",".join(chunk) + b"]}"
+
+
+def _wanted_memberships(request: Request) -> frozenset[str]:
+    """What `membership` and `not_membership` ask for: what is the one *or* is not the other. Raises InvalidParam."""
+    wanted, unwanted = request.query.get("membership"), request.query.get("not_membership")
+    for value in (wanted, unwanted):
+        if value is not None and value not in MEMBERSHIPS:
+            raise InvalidParam("membership and not_membership must be memberships")
+    if unwanted is None:
+        return frozenset(MEMBERSHIPS if wanted is None else {wanted})
+    return frozenset(MEMBERSHIPS) - {unwanted} | {wanted or ""}
 
 
 async def _members(
@@ -101,11 +105,9 @@ async def get_room_events(request: Request) -> Result:
     stop = request.query.get("to")
     stop_position = decode_token(stop) if stop else (BEGINNING if backwards else newest)
     event_filter = room_event_filter(request)
-    if backwards:
-        start_position = min(start_position, newest)
     page = await server.timelines.page(
         reader,
-        start=start_position,
+        start=min(start_position, newest) if backwards else start_position,
         stop=stop_position,
         limit=max(limit, 1),
         backwards=backwards,

@@ -33,4 +33,4 @@ async def get_thread_roots(request: Request) -> Result:
     return b"".join((*parts, b"}"))
 
 
-ROUTES = [Route("GET", "/_matrix/client/v1/rooms/{roomId}/threads", "getThreadRoots", get_thread_roots)]
+ROUTES = [Route("GET", "/_matrix/client/v1/rooms/{roomId}/threads", "getThreadRoots", get_thread_roots, limited=True)]

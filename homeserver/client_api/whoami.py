@@ -12,5 +12,5 @@ async def get_token_owner(request: Request) -> Result:
 
 
 ROUTES = [
-    Route("GET", "/_matrix/client/v3/account/whoami", "getTokenOwner", get_token_owner),
+    Route("GET", "/_matrix/client/v3/account/whoami", "getTokenOwner", get_token_owner, limited=True),
 ]

@@ -33,7 +33,8 @@ class Route:
 
     `resource` is the listener resource it is served on; without `auth` no access token is needed. With `auth` and
     `anonymous` there may be a token or none, and a handler asks `authenticated` which. What is `signed` wants the
-    signature of another server in place of a token.
+    signature of another server in place of a token. What is `limited` counts against its user's limit of requests,
+    which all such operations share; others ask for limits of their own.
     """
 
     method: str
@@ -44,6 +45,7 @@ class Route:
     resource: str = "client"
     anonymous: bool = False
     signed: bool = False
+    limited: bool = False
 
 
 class Request:
@@ -163,6 +165,20 @@ class Request:
         if body:
             self._signed_content = _parse_body(bytes(body))
         return self._signed_content
+
+    async def form(self) -> dict[str, str]:
+        """The fields of a page's form, https://url.spec.whatwg.org/#application/x-www-form-urlencoded.
+
+        Raises InvalidParam, TooLarge.
+        """
+        try:
+            body = await self._http.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise TooLarge("The request body is too large") from None
+        try:
+            return _parse_query(body.decode())
+        except UnicodeDecodeError:
+            raise InvalidParam("The form is not UTF-8") from None
 
     async def json_object(self) -> dict[str, Any]:
         """The body as a JSON object. Raises NotJson, BadJson, TooLarge."""

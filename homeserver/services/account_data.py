@@ -25,6 +25,7 @@ MAX_TYPE_CHARS = 255
 MAX_CONTENT_BYTES = 65_536 * 4
 MAX_ENTRIES = 10_000
 IGNORED = (GLOBAL, "m.ignored_user_list")
+INVITE_PERMISSION = (GLOBAL, "m.invite_permission_config")
 TAGS = "m.tag"
 MAX_TAG_BYTES = 255
 PUSH_RULES = (GLOBAL, "m.push_rules")
@@ -130,6 +131,11 @@ class AccountData:
     async def ignored_users(self, user_id: str) -> frozenset[str]:
         """Whom a user does not want to hear of. https://spec.matrix.org/v1.19/client-server-api/#ignoring-users"""
         return (await self._user(user_id)).ignored
+
+    async def blocks_invites(self, user_id: str) -> bool:
+        """Whether a user wants no invites at all. https://spec.matrix.org/v1.19/client-server-api/#invite-permission"""
+        row = (await self._user(user_id)).entries.get(INVITE_PERMISSION)
+        return row is not None and orjson.loads(row.content).get("default_action") == "block"
 
     async def changed(self, user_id: str, after: int, up_to: int) -> Sequence[AccountDataRow]:
         """What changed in the positions after < p <= up_to; with `after` 0 all there is."""

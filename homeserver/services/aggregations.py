@@ -17,6 +17,7 @@ import orjson
 
 from homeserver.services.client_events import ClientEvents, serialise
 from homeserver.services.rooms.access import Access, Reader
+from homeserver.services.rooms.erasure import as_redacted, is_erased
 from homeserver.services.rooms.event_cache import EventCache
 from matrix.relations import REFERENCE, REPLACE, THREAD, relation_of
 from storage.events import StoredEvent
@@ -69,6 +70,8 @@ class Aggregations:
         threads = [bundle.thread.latest for bundle in bundles.values() if bundle.thread is not None]
         edits = [bundle.edit for bundle in bundles.values() if bundle.edit is not None]
         shown = await self._events.load([*threads, *edits])
+        if reader.erased:
+            shown = {p: as_redacted(e) if is_erased(e, reader.erased) else e for p, e in shown.items()}
         await self._client_events.prepare(shown.values())
         # An event in a thread is no root of another, so this goes no deeper.
         inner = await self.bundled(reader, [shown[position] for position in threads], view)
@@ -172,7 +175,7 @@ def bundle_for(reader: Reader, event: StoredEvent, children: Children) -> Bundle
     edit = children.edit
     if event.redacted_by is not None or (relation is not None and relation.rel_type == REPLACE):
         edit = None  # https://spec.matrix.org/v1.19/client-server-api/#validity-of-replacement-events
-    if event.pdu.sender in reader.ignored:
+    if event.pdu.sender in reader.ignored or event.pdu.sender in reader.erased:
         edit = None  # it is by the same user; their roots of threads are shown without what they say
     # What relates to something else is no root: https://spec.matrix.org/v1.19/client-server-api/#threading
     thread = thread_for(reader, event, children.thread) if relation is None else None

@@ -80,6 +80,13 @@ class TooLarge(MatrixError):
         super().__init__(413, "M_TOO_LARGE", message)
 
 
+class NoIdentityServer(MatrixError):
+    """403 M_SERVER_NOT_TRUSTED: the request needs an identity server to be asked, and this server trusts none."""
+
+    def __init__(self) -> None:
+        super().__init__(403, "M_SERVER_NOT_TRUSTED", "This server trusts no identity server")
+
+
 class LimitExceeded(MatrixError):
     """429 M_LIMIT_EXCEEDED, with when to try again in the body and in the header."""
 

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from homeserver.services.aggregations import Aggregations
 from homeserver.services.rooms.access import Access, Reader
+from homeserver.services.rooms.erasure import as_redacted
 from homeserver.services.rooms.event_cache import EventCache
-from matrix.pdu import Pdu
-from matrix.redaction import redact_event
 from storage.events import EventKind, StoredEvent
 from storage.relations import RelationRepository
 
@@ -76,12 +75,12 @@ class Relations:
             scanned += len(positions)
             loaded = await self._events.load(positions)
             candidates = [loaded[position] for position in positions]
-            visible = {event.position for event in await self._access.visible_events(reader, candidates)}
+            visible = {event.position: event for event in await self._access.visible_events(reader, candidates)}
             for event in candidates:
                 if event.position in visible and event.kind == EventKind.TIMELINE:
                     if len(found) == limit:
                         return RelationsPage(found, at)
-                    found.append(event)
+                    found.append(visible[event.position])
                 at = event.position - 1 if backwards else event.position
             if len(positions) < wanted:
                 return RelationsPage(found, None)
@@ -129,15 +128,3 @@ class Relations:
             for event in visible
             if (bundle := bundles.get(event.position)) is not None and bundle.thread is not None
         }
-
-
-def as_redacted(event: StoredEvent) -> StoredEvent:
-    """An event as it would be if it were redacted, for an answer that shows nothing of its content."""
-    redacted = StoredEvent(
-        position=event.position,
-        room=event.room,
-        pdu=Pdu(event.pdu.room_version, event.event_id, redact_event(event.pdu.json, event.pdu.room_version)),
-        snapshot=event.snapshot,
-    )
-    redacted.children = event.children
-    return redacted

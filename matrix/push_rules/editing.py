@@ -1,6 +1,7 @@
 """A user's rule set as the push rules API reads and changes it.
 
-A rule set is what `m.push_rules` holds under `global`: {kind: [rule, …]}, user-defined rules before the server's own.
+A rule set is what `m.push_rules` holds under `global`: {kind: [rule, …]} in the order of priority, user-defined rules
+before the server's own, and `.m.rule.master` before all.
 Every function that changes one returns a new rule set and leaves the old one as it was.
 
 https://spec.matrix.org/v1.19/client-server-api/#push-rules-api
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from matrix.push_rules.predefined import default_ruleset
-from matrix.push_rules.ruleset import KINDS
+from matrix.push_rules.ruleset import KINDS, MASTER_RULE_ID
 
 Rule = dict[str, Any]
 Ruleset = dict[str, list[Rule]]
@@ -54,9 +55,14 @@ def put_rule(
     elif after is not None:
         index = _index_of(rules, after) + 1
     else:
-        index = 0 if old is None else old
+        index = _is_led_by_master(rules) if old is None else old
     rules.insert(index, rule)
     return {**ruleset, kind: rules}
+
+
+def _is_led_by_master(rules: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the first of these rules is the one that no other may stand before."""
+    return bool(rules) and rules[0]["rule_id"] == MASTER_RULE_ID
 
 
 def _index_of(rules: Sequence[Rule], rule_id: str) -> int:
@@ -101,10 +107,13 @@ def whole_ruleset(own: Mapping[str, Sequence[Mapping[str, Any]]], user_id: str) 
     for kind, predefined in default_ruleset(user_id).items():
         changes = {rule["rule_id"]: rule for rule in own.get(kind, ())}
         own_rules = [{**rule} for rule in own.get(kind, ()) if not rule["rule_id"].startswith(".")]
-        ruleset[kind] = own_rules + [
-            {**rule, **{field: changes[rule["rule_id"]][field] for field in _CHANGEABLE if field in changed}}
+        standard = [
+            {**rule, **{field: changed[field] for field in _CHANGEABLE if field in changed}}
             if (changed := changes.get(rule["rule_id"]))
             else rule
             for rule in predefined
         ]
+        # https://spec.matrix.org/v1.19/client-server-api/#predefined-rules: clients evaluate what they are given.
+        first = _is_led_by_master(standard)
+        ruleset[kind] = standard[:first] + own_rules + standard[first:]
     return ruleset

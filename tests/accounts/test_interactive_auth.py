@@ -92,12 +92,24 @@ async def test_what_a_session_completed_counts_for_its_own_operation_alone(servi
     assert answer["errcode"] == "M_FORBIDDEN"
 
 
-@pytest.mark.parametrize("session", ["no such session", "a\0b"])
+@pytest.mark.parametrize("session", ["no such session", "a\0b", ""])
 async def test_an_unknown_session_gets_a_new_one(services: Services, session: str) -> None:
-    answer = await challenge(services, {"session": session}, DUMMY)
+    for auth in ({"session": session}, {"type": "m.login.dummy", "session": session}):
+        answer = await challenge(services, auth, DUMMY)
 
-    assert answer["session"] != session
-    assert answer["errcode"] == "M_FORBIDDEN"
+        assert answer["session"] != session
+        assert answer["errcode"] == "M_FORBIDDEN"
+        assert "completed" not in answer
+
+
+async def test_a_session_is_good_for_its_own_operation_alone(services: Services) -> None:
+    session = (await challenge(services, None, DUMMY, operation="deleteDevice A"))["session"]
+    auth = {"type": "m.login.dummy", "session": session}
+
+    answer = await challenge(services, auth, DUMMY, operation="deleteDevice B")
+
+    assert (answer["errcode"], "completed" in answer) == ("M_FORBIDDEN", False)
+    await services.interactive_auth.check("deleteDevice A", auth, DUMMY)
 
 
 async def test_a_session_expires(services: Services) -> None:

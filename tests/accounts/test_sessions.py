@@ -60,6 +60,11 @@ async def test_unusable_devices_are_refused(alice: Services, device_id: str, dis
         await alice.sessions.open("@alice:hs.test", device_id=device_id, display_name=display_name)
 
 
+def nothing_erased(user_id: str, position: int) -> None:
+    """For followers of accounts that nobody erases."""
+    raise AssertionError(f"{user_id} is erased at {position}")
+
+
 async def test_a_session_that_another_process_ends_is_forgotten(alice: Services) -> None:
     here, elsewhere = alice, Services(alice.database)
     heard: asyncio.Queue[str | None] = asyncio.Queue()
@@ -69,7 +74,7 @@ async def test_a_session_that_another_process_ends_is_forgotten(alice: Services)
         heard.put_nowait(user_id)
 
     before = await open_session(here)
-    following = asyncio.create_task(here.accounts.follow_ended_sessions(hear))
+    following = asyncio.create_task(here.accounts.follow_ended_sessions(hear, nothing_erased))
     try:
         assert await heard.get() is None
         assert here.sessions.known(before) is None  # what ended before that is not known
@@ -89,7 +94,7 @@ async def test_ended_sessions_are_followed_again_after_the_connection_broke(
     alice: Services, database: Database
 ) -> None:
     heard: asyncio.Queue[str | None] = asyncio.Queue()
-    following = asyncio.create_task(alice.accounts.follow_ended_sessions(heard.put_nowait))
+    following = asyncio.create_task(alice.accounts.follow_ended_sessions(heard.put_nowait, nothing_erased))
     assert await heard.get() is None
 
     await database.pool.execute(
@@ -99,7 +104,7 @@ async def test_ended_sessions_are_followed_again_after_the_connection_broke(
 
     async with asyncio.timeout(10):
         await asyncio.wait([following])
-    following = asyncio.create_task(alice.accounts.follow_ended_sessions(heard.put_nowait))
+    following = asyncio.create_task(alice.accounts.follow_ended_sessions(heard.put_nowait, nothing_erased))
     try:
         assert await heard.get() is None
     finally:

@@ -73,6 +73,7 @@ async def test_aliases_are_for_rooms_that_one_is_in(alice: User, bob: User) -> N
     (await bob.request("PUT", path(new_alias()), {})).error(400, "M_MISSING_PARAM")
     (await bob.request("PUT", path(new_alias()), {"room_id": 1})).error(400, "M_BAD_JSON")
     (await bob.in_room("GET", room_id, "aliases")).error(403, "M_FORBIDDEN")
+    (await bob.in_room("GET", "nonsense", "aliases")).error(400, "M_INVALID_PARAM")
 
 
 async def test_an_alias_is_removed_by_its_maker_or_with_power(alice: User, bob: User) -> None:

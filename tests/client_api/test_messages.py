@@ -74,6 +74,15 @@ async def test_a_page_can_be_turned_back_from_either_end(alice: User) -> None:
     assert [event["event_id"] for event in page["chunk"]] == everything[-3:]
 
 
+async def test_a_page_says_where_it_was_asked_to_start(alice: User, bob: User) -> None:
+    room_id = await make_room(bob, creator=alice)
+    (await bob.in_room("POST", room_id, "leave", {})).ok()
+    await alice.send(room_id, "x")
+    now = (await alice.sync())["next_batch"]
+    for user in (alice, bob):
+        assert (await user.in_room("GET", room_id, "messages", dir="b", **{"from": now})).ok()["start"] == now
+
+
 async def test_paging_starts_where_a_sync_ends(alice: User, bob: User) -> None:
     room_id = await make_room(bob, creator=alice)
     await fill(alice, room_id, 30)
@@ -208,6 +217,10 @@ async def test_members_by_membership_and_as_of_a_token(shared_homeserver: Homese
         user_id: membership for user_id, membership in everyone.items() if membership != "join"
     }
     assert await members(alice, room_id, membership="knock") == {}
+    assert await members(alice, room_id, membership="join", not_membership="join") == everyone
+    assert await members(alice, room_id, membership="knock", not_membership="join") == await members(
+        alice, room_id, not_membership="join"
+    )
     assert await members(alice, room_id, at=before) == {alice.user_id: "join", invited.user_id: "invite"}
     assert await members(alice, room_id, at=(await alice.sync())["next_batch"]) == everyone
     (await alice.in_room("GET", room_id, "members", membership="x")).error(400, "M_INVALID_PARAM")

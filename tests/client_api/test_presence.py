@@ -38,6 +38,11 @@ async def bob(homeserver: Homeserver) -> User:
     return await homeserver.register("bob")
 
 
+async def sync(user: User, since: str | None = None, *, set_presence: str = "online", **query: Any) -> dict[str, Any]:
+    """A /sync of a client that says, as clients do, that its user is online."""
+    return await user.sync(since, set_presence=set_presence, **query)
+
+
 async def declare(user: User, presence: str, **more: Any) -> Answer:
     path = f"presence/{encode(user.user_id)}/status"
     return await user.request("PUT", path, {"presence": presence, **more})
@@ -53,9 +58,9 @@ async def published(user: User) -> None:
     await user.homeserver.running.server.presence.publish()
 
 
-def told(sync: dict[str, Any]) -> dict[str, Any]:
+def told(answer: dict[str, Any]) -> dict[str, Any]:
     """User ID -> the content of their presence."""
-    events = sync.get("presence", {"events": []})["events"]
+    events = answer.get("presence", {"events": []})["events"]
     assert {event["type"] for event in events} <= {"m.presence"}
     return {event["sender"]: event["content"] for event in events}
 
@@ -63,19 +68,19 @@ def told(sync: dict[str, Any]) -> dict[str, Any]:
 async def test_who_syncs_is_online_for_those_who_share_a_room(alice: User, bob: User, homeserver: Homeserver) -> None:
     await make_room(bob, creator=alice)
     stranger = await homeserver.register()
-    since = (await alice.sync(set_presence="offline"))["next_batch"]
-    strange = (await stranger.sync(set_presence="offline"))["next_batch"]
+    since = (await sync(alice, set_presence="offline"))["next_batch"]
+    strange = (await sync(stranger, set_presence="offline"))["next_batch"]
     assert (await status(alice, bob)).ok() == {"presence": "offline"}
-    await bob.sync()
+    await sync(bob)
     await published(bob)
-    news = await alice.sync(since, set_presence="offline")
+    news = await sync(alice, since, set_presence="offline")
     assert told(news).keys() == {bob.user_id}
     seen = told(news)[bob.user_id]
     assert (seen["presence"], seen["currently_active"]) == ("online", True)
     assert 0 <= seen["last_active_ago"] < 60_000
-    assert told(await alice.sync(news["next_batch"], set_presence="offline")) == {}
-    assert told(await stranger.sync(strange, set_presence="offline")) == {}
-    assert told(await alice.sync(set_presence="offline")).keys() == {bob.user_id}
+    assert told(await sync(alice, news["next_batch"], set_presence="offline")) == {}
+    assert told(await sync(stranger, strange, set_presence="offline")) == {}
+    assert told(await sync(alice, set_presence="offline")).keys() == {bob.user_id}
     assert (await status(alice, bob)).ok()["presence"] == "online"
     assert (await status(bob, alice)).ok() == {"presence": "offline"}
     (await status(stranger, bob)).error(403, "M_FORBIDDEN")
@@ -84,8 +89,8 @@ async def test_who_syncs_is_online_for_those_who_share_a_room(alice: User, bob: 
 
 async def test_a_change_wakes_who_waits(alice: User, bob: User) -> None:
     await make_room(bob, creator=alice)
-    since = (await alice.sync(set_presence="offline"))["next_batch"]
-    waiting = asyncio.create_task(alice.sync(since, timeout=20_000, set_presence="offline"))
+    since = (await sync(alice, set_presence="offline"))["next_batch"]
+    waiting = asyncio.create_task(sync(alice, since, timeout=20_000, set_presence="offline"))
     (await declare(bob, "unavailable", status_msg="at lunch")).ok()
     seen = told(await waiting)[bob.user_id]
     assert (seen["presence"], seen["status_msg"], seen["currently_active"]) == ("unavailable", "at lunch", False)
@@ -104,10 +109,10 @@ async def test_status_messages_outlive_restarts(start_server: StartServer) -> No
     async with start_server() as homeserver:
         alice, bob = [User(homeserver, user.user_id, user.token, user.device_id) for user in (alice, bob)]
         assert (await status(alice, bob)).ok() == {"presence": "offline", "status_msg": "thinking 💭\0"}
-        since = (await alice.sync(set_presence="offline"))["next_batch"]
-        await bob.sync()
+        since = (await sync(alice, set_presence="offline"))["next_batch"]
+        await sync(bob)
         await published(bob)
-        assert told(await alice.sync(since, set_presence="offline"))[bob.user_id]["status_msg"] == "thinking 💭\0"
+        assert told(await sync(alice, since, set_presence="offline"))[bob.user_id]["status_msg"] == "thinking 💭\0"
 
 
 @pytest.fixture
@@ -130,7 +135,7 @@ async def test_who_does_nothing_is_idle_and_who_is_gone_is_offline(timed: Homese
     room_id = await make_room(bob, creator=alice)
     assert timed.running is not None
     presence = timed.running.server.presence
-    await bob.sync()
+    await sync(bob)
     await published(bob)
 
     async def after(milliseconds: int) -> dict[str, Any]:
@@ -142,10 +147,10 @@ async def test_who_does_nothing_is_idle_and_who_is_gone_is_offline(timed: Homese
 
     assert (await after(10_000))["currently_active"] is True
     clock.now_ms += 60_000
-    await bob.sync()
+    await sync(bob)
     assert await after(0) == {"presence": "online", "currently_active": False, "last_active_ago": 70_000}
     clock.now_ms += 290_000
-    await bob.sync()
+    await sync(bob)
     assert (await after(0))["presence"] == "unavailable"
     await bob.send(room_id, "back again")
     assert await after(0) == {"presence": "online", "currently_active": True, "last_active_ago": 0}
@@ -154,13 +159,13 @@ async def test_who_does_nothing_is_idle_and_who_is_gone_is_offline(timed: Homese
 
 async def test_messages_of_who_is_active_tell_nobody_anything(alice: User, bob: User) -> None:
     room_id = await make_room(bob, creator=alice)
-    await bob.sync()
+    await sync(bob)
     await published(bob)
-    since = (await alice.sync(set_presence="offline"))["next_batch"]
+    since = (await sync(alice, set_presence="offline"))["next_batch"]
     for number in range(5):
         await bob.send(room_id, f"{number}")
         await published(bob)
-    assert told(await alice.sync(since, set_presence="offline")) == {}
+    assert told(await sync(alice, since, set_presence="offline")) == {}
 
 
 async def test_a_device_that_is_online_outweighs_the_others(homeserver: Homeserver, alice: User, bob: User) -> None:
@@ -172,27 +177,27 @@ async def test_a_device_that_is_online_outweighs_the_others(homeserver: Homeserv
     }
     other = (await homeserver.request("POST", "/_matrix/client/v3/login", body)).ok()
     phone = User(homeserver, other["user_id"], other["access_token"], other["device_id"])
-    await bob.sync()
-    await phone.sync(set_presence="unavailable")
+    await sync(bob)
+    await sync(phone, set_presence="unavailable")
     await published(bob)
     assert (await status(alice, bob)).ok()["presence"] == "online"
-    await bob.sync(set_presence="offline")
+    await sync(bob, set_presence="offline")
     await published(bob)
     assert (await status(alice, bob)).ok()["presence"] == "unavailable"
-    await phone.sync(set_presence="offline")
+    await sync(phone, set_presence="offline")
     await published(bob)
     assert (await status(alice, bob)).ok()["presence"] == "offline"
 
 
 async def test_those_in_a_new_room_are_told_of_each_other(alice: User, bob: User) -> None:
     for user in (alice, bob):
-        await user.sync()
+        await sync(user)
     await published(alice)
-    tokens = [(await user.sync())["next_batch"] for user in (alice, bob)]
+    tokens = [(await sync(user))["next_batch"] for user in (alice, bob)]
     await make_room(bob, creator=alice)
     await published(alice)
-    assert bob.user_id in told(await alice.sync(tokens[0]))
-    assert alice.user_id in told(await bob.sync(tokens[1]))
+    assert bob.user_id in told(await sync(alice, tokens[0]))
+    assert alice.user_id in told(await sync(bob, tokens[1]))
 
 
 async def test_filters_choose_among_presence(alice: User, bob: User, homeserver: Homeserver) -> None:
@@ -202,7 +207,7 @@ async def test_filters_choose_among_presence(alice: User, bob: User, homeserver:
         (await declare(user, "online")).ok()
 
     async def chosen(presence: dict[str, Any]) -> set[str]:
-        found = await alice.sync(filter=json.dumps({"presence": presence}), set_presence="offline")
+        found = await sync(alice, filter=json.dumps({"presence": presence}), set_presence="offline")
         return set(told(found))
 
     assert await chosen({}) == {bob.user_id, carol.user_id}
@@ -237,6 +242,6 @@ async def test_presence_can_be_turned_off(start_server: StartServer) -> None:
         await make_room(bob, creator=alice)
         (await declare(bob, "online")).error(403, "M_FORBIDDEN")
         (await status(alice, bob)).error(404, "M_NOT_FOUND")
-        await bob.sync()
+        await sync(bob)
         await published(bob)
-        assert "presence" not in await alice.sync()
+        assert "presence" not in await sync(alice)

@@ -64,6 +64,8 @@ async def test_a_profile_is_changed_by_its_owner_alone(alice: User, bob: User) -
         ("avatar_url", {"avatar_url": {}}, "M_BAD_JSON"),
         ("org.example.x", {"org.example.x": 1.5}, "M_BAD_JSON"),
         ("org.example.x", {"org.example.x": 2**60}, "M_BAD_JSON"),
+        ("org.example.x", {"org.example.x": None}, "M_BAD_JSON"),
+        ("m.tz", {"m.tz": None}, "M_BAD_JSON"),
         ("Upper", {"Upper": 1}, "M_INVALID_PARAM"),
         ("white space", {"white space": 1}, "M_INVALID_PARAM"),
         ("x" * 256, {"x" * 256: 1}, "M_KEY_TOO_LARGE"),
@@ -75,6 +77,20 @@ async def test_bad_fields_are_refused(alice: User, key: str, body: dict[str, Any
     answer = await alice.request("PUT", f"profile/{encode(alice.user_id)}/{encode(key)}", body)
     answer.error(400, errcode)
     assert (await alice.request("GET", f"profile/{encode(alice.user_id)}")).ok().get(key) is None
+
+
+@pytest.mark.parametrize("key", ["displayname", "avatar_url"])
+async def test_older_clients_remove_names_and_avatars_by_null(alice: User, key: str) -> None:
+    (await set_field(alice, key, "mxc://weft.test/x")).ok()
+    (await set_field(alice, key, None)).ok()
+    (await alice.request("GET", f"profile/{encode(alice.user_id)}/{key}")).error(404, "M_NOT_FOUND")
+
+
+async def test_only_names_that_a_field_can_have_are_deleted(alice: User) -> None:
+    profile = f"profile/{encode(alice.user_id)}"
+    (await alice.request("DELETE", f"{profile}/Upper")).error(400, "M_INVALID_PARAM")
+    (await alice.request("DELETE", f"{profile}/{'x' * 256}")).error(400, "M_KEY_TOO_LARGE")
+    (await alice.request("DELETE", f"{profile}/org.example.nothing")).ok()
 
 
 async def test_a_change_goes_into_the_rooms(alice: User, bob: User) -> None:

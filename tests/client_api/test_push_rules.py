@@ -108,7 +108,7 @@ async def test_predefined_rules_are_changed_and_not_deleted(alice: User) -> None
     ("path", "body", "errcode"),
     [
         ("nonsense/x", {"actions": []}, "M_INVALID_PARAM"),
-        ("override/.x", {"actions": []}, "M_INVALID_PARAM"),
+        ("override/.m.rule.master", {"actions": []}, "M_INVALID_PARAM"),
         ("override/a%2Fb", {"actions": []}, "M_INVALID_PARAM"),
         ("override/a%5Cb", {"actions": []}, "M_INVALID_PARAM"),
         ("override/" + "x" * 256, {"actions": []}, "M_INVALID_PARAM"),
@@ -134,7 +134,23 @@ async def test_nonsense_is_refused_and_changes_nothing(alice: User, path: str, b
     assert (await rules(alice, "GET", "")).ok() == before
 
 
+async def test_the_master_rule_stands_before_all_others(alice: User) -> None:
+    for rule_id, query in (("a", {}), ("b", {}), ("c", {"before": "b"}), ("d", {"after": "a"})):
+        (await rules(alice, "PUT", f"override/{rule_id}", {"actions": []}, **query)).ok()
+    assert (await rule_ids(alice, "override"))[:6] == [
+        ".m.rule.master",
+        "c",
+        "b",
+        "a",
+        "d",
+        ".m.rule.suppress_notices",
+    ]
+    (await rules(alice, "PUT", "override/.m.rule.master/enabled", {"enabled": True})).ok()
+    assert (await rule_ids(alice, "override"))[0] == ".m.rule.master"
+
+
 async def test_rules_that_are_not_there(alice: User) -> None:
+    (await rules(alice, "PUT", "override/.m.rule.nothing", {"actions": []})).error(404, "M_NOT_FOUND")
     for suffix, body in (("", None), ("/enabled", {"enabled": True}), ("/actions", {"actions": []})):
         (await rules(alice, "GET", f"override/nothing{suffix}")).error(404, "M_NOT_FOUND")
         if body is not None:

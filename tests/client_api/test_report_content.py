@@ -33,6 +33,9 @@ async def test_rooms_events_and_users_are_reported(shared_homeserver: Homeserver
     assert (await bob.in_room("POST", room_id, f"report/{event_id}", {**reason, "score": -100})).ok() == {}
     assert await last_report(shared_homeserver) == (bob.user_id, room_id, event_id, None, "this makes me sad")
 
+    assert (await bob.in_room("POST", room_id, f"report/{event_id}", {})).ok() == {}
+    assert await last_report(shared_homeserver) == (bob.user_id, room_id, event_id, None, "")
+
     for user_id in (alice.user_id, "@somebody:elsewhere.test"):
         assert (await bob.request("POST", f"users/{user_id}/report", {"reason": ""})).ok() == {}
         assert await last_report(shared_homeserver) == (bob.user_id, None, None, user_id, "")

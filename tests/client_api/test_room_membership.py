@@ -36,6 +36,7 @@ async def act(user: User, action: str, room_id: str, target: User | None = None,
 async def test_who_is_invited_may_join_a_private_room_and_nobody_else(alice: User, bob: User, carol: User) -> None:
     room_id = await alice.create_room(preset="private_chat")
     (await act(bob, "join", room_id)).error(403, "M_FORBIDDEN")
+    (await bob.request("POST", f"join/{encode(room_id)}", {})).error(403, "M_FORBIDDEN")
     (await act(alice, "invite", room_id, bob, reason="welcome")).ok()
     assert (await state_event(alice, room_id, "m.room.member", bob.user_id)).ok()["reason"] == "welcome"
     assert (await act(bob, "join", room_id, reason="thanks")).ok() == {"room_id": room_id}
@@ -56,6 +57,8 @@ async def test_join_by_id_and_by_alias_and_again(alice: User, bob: User) -> None
     assert again["event_id"] == position["event_id"]
     (await bob.request("POST", "join/%23nobody:weft.test", {})).error(404, "M_NOT_FOUND")
     (await bob.request("POST", f"join/{encode('!unknown:weft.test')}", {})).error(404, "M_NOT_FOUND")
+    for action in ("join", "knock"):
+        (await bob.request("POST", f"{action}/nonsense", {})).error(400, "M_INVALID_PARAM")
     assert (await bob.request("GET", "joined_rooms")).ok() == {"joined_rooms": [room_id]}
 
 

@@ -135,6 +135,15 @@ async def test_no_address_is_verified(shared_homeserver: Homeserver, what: str, 
         path = f"/_matrix/client/v3/{what}/{medium}/requestToken"
         (await shared_homeserver.request("POST", path, body)).error(400, errcode)
         (await shared_homeserver.request("POST", path, {})).error(400, "M_MISSING_PARAM")
+        elsewhere = {**body, "id_server": "id.example.org", "id_access_token": "x"}
+        (await shared_homeserver.request("POST", path, elsewhere)).error(400, "M_SERVER_NOT_TRUSTED")
+        for wrong in ({"client_secret": "white space"}, {"client_secret": "s" * 256}, {"client_secret": ""}):
+            (await shared_homeserver.request("POST", path, {**body, **wrong})).error(400, "M_INVALID_PARAM")
+    for email in ("", "alice", "alice@", "@example.org", "a b@example.org", "a@b@example.org", "a\0@example.org"):
+        path = f"/_matrix/client/v3/{what}/email/requestToken"
+        (await shared_homeserver.request("POST", path, {**EMAIL, "email": email})).error(400, "M_INVALID_PARAM")
+    path = f"/_matrix/client/v3/{what}/msisdn/requestToken"
+    (await shared_homeserver.request("POST", path, {**MSISDN, "country": "England"})).error(400, "M_INVALID_PARAM")
 
 
 async def test_there_are_no_other_networks(alice: User) -> None:

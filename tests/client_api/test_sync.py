@@ -90,6 +90,25 @@ async def test_a_gap_has_the_state_that_changed_in_it_and_a_token_to_fill_it(ali
     assert len(gap["chunk"]) == 9
 
 
+async def test_full_state_tells_of_rooms_left_meanwhile(alice: User, bob: User) -> None:
+    room_id, before = await make_room(bob, creator=alice), await make_room(bob, creator=alice)
+    (await bob.in_room("POST", before, "leave", {})).ok()
+    since = (await bob.sync())["next_batch"]
+    (await bob.in_room("POST", room_id, "leave", {})).ok()
+    for full_state in ("true", "false"):
+        rooms = (await bob.sync(since, full_state=full_state))["rooms"]
+        assert {section: list(parts) for section, parts in rooms.items()} == {"leave": [room_id]}
+
+
+async def test_a_room_that_was_left_keeps_its_account_data(alice: User) -> None:
+    room_id = await alice.create_room()
+    path = f"user/{encode(alice.user_id)}/rooms/{encode(room_id)}/account_data/org.a"
+    (await alice.request("PUT", path, {"n": 1})).ok()
+    (await alice.in_room("POST", room_id, "leave", {})).ok()
+    left = (await alice.sync(filter='{"room":{"include_leave":true}}'))["rooms"]["leave"][room_id]
+    assert left["account_data"]["events"] == [{"type": "org.a", "content": {"n": 1}}]
+
+
 async def test_full_state_tells_all_state_and_only_new_events(alice: User, bob: User) -> None:
     room_id = await make_room(bob, creator=alice, name="Name")
     quiet = await make_room(bob, creator=alice)

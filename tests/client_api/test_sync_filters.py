@@ -108,6 +108,17 @@ async def test_ephemeral_and_account_data(alice: User, bob: User) -> None:
     assert part["ephemeral"]["events"] == []
 
 
+async def test_account_data_of_rooms(alice: User) -> None:
+    one, two = await alice.create_room(), await alice.create_room()
+    for room_id in (one, two):
+        path = f"user/{encode(alice.user_id)}/rooms/{encode(room_id)}/account_data/org.a"
+        (await alice.request("PUT", path, {})).ok()
+    for account_data in ({"rooms": [one]}, {"not_rooms": [two]}, {"rooms": [one, two], "not_rooms": [two]}):
+        answer = await sync(alice, room={"account_data": account_data})
+        told = {room_id: part["account_data"]["events"] for room_id, part in answer["rooms"]["join"].items()}
+        assert told == {one: [{"type": "org.a", "content": {}}], two: []}, account_data
+
+
 async def test_event_fields_and_format(alice: User) -> None:
     room_id = await alice.create_room(room_version="11")
     event_id = await alice.send(room_id, {"msgtype": "m.text", "body": "x", "a": {"b.c": 1}})

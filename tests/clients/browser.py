@@ -92,6 +92,13 @@ class Tab:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             await self._loaded.wait()
 
+    async def leave(self, expression: str) -> None:
+        """Evaluates what leads to another page, and waits until that is there."""
+        self._loaded.clear()
+        await self.evaluate(expression)
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            await self._loaded.wait()
+
     async def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression, awaited if it is a promise; fails where it throws."""
         result = await self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)

@@ -120,6 +120,44 @@ async def test_its_link_leads_to_the_api(tab: Tab, shared_homeserver: Homeserver
     assert "v1.1" in json.loads(await tab.evaluate("document.body.innerText"))["versions"]
 
 
+# What a client does that shows the page of the server in a window of its own.
+LOG_IN = """
+new Promise(resolve => {
+  window.matrixLogin = {onLogin: resolve};
+  const form = document.querySelector("form");
+  form.elements.user.value = "paula";
+  form.elements.password.value = PASSWORD;
+  form.requestSubmit();
+  new MutationObserver(() => resolve({failure: document.querySelector(".failure").textContent}))
+    .observe(document.querySelector(".failure"), {childList: true});
+})
+"""
+
+
+async def test_clients_log_in_by_the_page(tab: Tab, shared_homeserver: Homeserver) -> None:
+    """https://spec.matrix.org/v1.19/client-server-api/#login-fallback"""
+    await shared_homeserver.register("paula")
+    page = f"{shared_homeserver.base_url}/_matrix/static/client/login/?device_id=PAGE&initial_device_display_name=P"
+    for password, expected in (("wrong", "failure"), ("password of paula", "access_token")):
+        await tab.open(page)
+        result = await tab.evaluate(LOG_IN.replace("PASSWORD", json.dumps(password)))
+        assert expected in result, result
+    assert (result["user_id"], result["device_id"]) == ("@paula:weft.test", "PAGE")
+
+
+async def test_a_stage_is_completed_on_a_page(tab: Tab, shared_homeserver: Homeserver) -> None:
+    """https://spec.matrix.org/v1.19/client-server-api/#fallback"""
+    register = "/_matrix/client/v3/register"
+    session = (await shared_homeserver.request("POST", register, {"password": "spider's silk"})).json["session"]
+    tab.problems.clear()
+    await tab.open(f"{shared_homeserver.base_url}/_matrix/client/v3/auth/m.login.dummy/fallback/web?session={session}")
+    await tab.leave("document.querySelector('button').click()")
+    assert await tab.evaluate("document.title") == "Done"
+    assert tab.problems == [], "the browser complains"
+    body = {"password": "spider's silk", "auth": {"session": session}}
+    (await shared_homeserver.request("POST", register, body)).ok()
+
+
 async def _page_elsewhere(_request: web.Request) -> web.Response:
     no_icon = '<link rel="icon" href="data:,">'
     return web.Response(text=f"<!doctype html><title>A web client</title>{no_icon}", content_type="text/html")

@@ -26,6 +26,9 @@ ROUTES = CLIENT_ROUTES + FEDERATION_ROUTES
 APIS = {"client-server": "Client-server API", "server-server": "Server-server API"}
 """The APIs that a homeserver serves, and their headings. The other two it calls."""
 
+TOLD_APART_BY_BODY = {"inviteBy3PID": "inviteUser"}
+"""Operations of one method and path with another one, whose route serves both."""
+
 
 class Operation(NamedTuple):
     """An operation of the specification. `auth` names the kind of authentication, "none" for none."""
@@ -37,6 +40,7 @@ class Operation(NamedTuple):
     path: str
     auth: str
     deprecated: bool
+    rate_limited: bool
 
 
 @cache
@@ -52,6 +56,7 @@ def operations() -> tuple[Operation, ...]:
                 row["path"],
                 row["auth"],
                 row["deprecated"] == "yes",
+                row["rate_limited"] == "yes",
             )
             for row in csv.DictReader(file, delimiter="\t")
         )
@@ -74,7 +79,13 @@ def own_routes() -> list[Route]:
 
 def served() -> set[Operation]:
     """The operations that have a route."""
-    return {operation for route in ROUTES if (operation := operation_of(route)) is not None}
+    routed = {operation for route in ROUTES if (operation := operation_of(route)) is not None}
+    requests = {(operation.operation_id, operation.method, operation.path) for operation in routed}
+    return routed | {
+        operation
+        for operation in operations()
+        if (TOLD_APART_BY_BODY.get(operation.operation_id), operation.method, operation.path) in requests
+    }
 
 
 def documented_as_served() -> set[tuple[str, str]]:

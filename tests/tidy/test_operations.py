@@ -24,6 +24,10 @@ OWN = {
     "GET /metrics",
     "GET /_synapse/admin/v1/register",
     "POST /_synapse/admin/v1/register",
+    # Described in the text of the specification, and in none of its OpenAPI files.
+    "GET /_matrix/client/v3/auth/{authType}/fallback/web",
+    "POST /_matrix/client/v3/auth/{authType}/fallback/web",
+    "GET /_matrix/static/client/login/",
 }
 
 # https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientversions: a token may come and need not.

@@ -31,8 +31,11 @@ class Deactivation:
     async def deactivate(self, user_id: str, *, erase: bool = False) -> None:
         """Ends a user's sessions and removes the password, then does what `on_deactivated` does: leaving rooms.
 
-        With `erase`, the profile, the account data, the filters and the presence are removed too.
+        With `erase`, the profile, the account data, the filters and the presence are removed too, and who joins their
+        rooms from then on is not shown what they wrote.
         """
-        await self._accounts.deactivate(user_id, erase=erase)
+        erased = await self._accounts.deactivate(user_id, erase=erase)
+        if erased is not None:
+            self._sessions.account_erased(user_id, erased)
         self._sessions.session_ended(user_id)
         await self._on_deactivated(user_id)

@@ -14,7 +14,7 @@ from homeserver.clock import Clock
 from homeserver.services.accounts.login import Login, text_of
 from homeserver.services.accounts.registration import PENDING_MS, Registration
 from homeserver.services.errors import BadJson, Forbidden, MatrixError
-from storage.accounts import AccountRepository
+from storage.accounts import AccountRepository, InteractiveSessionRow
 
 SESSION_LIFETIME_MS: Final = PENDING_MS
 PASSWORD_FLOWS: Final[Sequence[Sequence[str]]] = [["m.login.password"]]
@@ -76,10 +76,13 @@ class InteractiveAuth:
         request_hash = hashlib.sha256(f"{operation}\0{user_id or ''}".encode()).digest()
         session, completed, token = await self._load(auth, request_hash)
         if auth is None:
-            raise InteractiveAuthRequired(await self._new_session(request_hash), flows, completed, params=params)
+            session = await self._new_session(request_hash, user_id)
+            raise InteractiveAuthRequired(session, flows, completed, params=params)
         stage = auth.get("type")
         failure: MatrixError | None = None
-        if stage is not None and stage not in completed:
+        if session is None and auth.get("session") is not None:  # not even a stage that would do lets it in
+            failure = Forbidden("Unknown or expired session")
+        elif stage is not None and stage not in completed:
             try:
                 token = await self._attempt(stage, auth, flows, completed, user_id, session) or token
                 completed = [*completed, str(stage)]
@@ -87,13 +90,11 @@ class InteractiveAuth:
                 if error.status != 403 and error.errcode != "M_UNRECOGNIZED":
                     raise
                 failure = error
-        elif session is None and "session" in auth:
-            failure = Forbidden("Unknown or expired session")
         if completed in [list(stages) for stages in flows]:
             if session is not None:
                 await self._accounts.delete_session(session)
             return token
-        session = session or await self._new_session(request_hash)
+        session = session or await self._new_session(request_hash, user_id)
         if stage in completed:
             await self._accounts.complete_stage(session, str(stage), token)
         raise InteractiveAuthRequired(session, flows, completed, failure, params)
@@ -108,18 +109,37 @@ class InteractiveAuth:
             return None, [], None
         if not isinstance(session, str):
             raise BadJson("auth.session must be a string")
-        found = (
-            None
-            if "\0" in session
-            else await self._accounts.load_session(session, since_ts=self._clock() - SESSION_LIFETIME_MS)
-        )
+        found = await self._find(session)
         if found is None or not secrets.compare_digest(found.request_hash, request_hash):
             return None, [], None
         return session, found.completed, found.registration_token
 
-    async def _new_session(self, request_hash: bytes) -> str:
+    async def attempt(self, session: str, stage: str, auth: Mapping[str, object]) -> None:
+        """Completes a stage by itself, for a client that does not know how to; nothing happens if it is completed.
+
+        Raises Forbidden for a session that is not there or a stage that fails, MatrixError (401 M_UNRECOGNIZED) for a
+        stage that does not come next, or as the stage does.
+        https://spec.matrix.org/v1.19/client-server-api/#fallback
+        """
+        found = await self._find(session)
+        if found is None:
+            raise Forbidden("Unknown or expired session")
+        if stage in found.completed:
+            return
+        flows = self._registration.flows if found.user_id is None else PASSWORD_FLOWS
+        token = await self._attempt(stage, auth, flows, found.completed, found.user_id, session)
+        await self._accounts.complete_stage(session, stage, token)
+
+    async def _find(self, session: str) -> InteractiveSessionRow | None:
+        if "\0" in session:
+            return None
+        return await self._accounts.load_session(session, since_ts=self._clock() - SESSION_LIFETIME_MS)
+
+    async def _new_session(self, request_hash: bytes, user_id: str | None) -> str:
         session = secrets.token_urlsafe(18)
-        await self._accounts.insert_session(session, request_hash, now_ms=self._clock(), keep_ms=SESSION_LIFETIME_MS)
+        await self._accounts.insert_session(
+            session, request_hash, user_id, now_ms=self._clock(), keep_ms=SESSION_LIFETIME_MS
+        )
         return session
 
     async def _attempt(

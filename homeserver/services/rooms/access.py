@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from homeserver.services.account_data import AccountData
 from homeserver.services.errors import Forbidden, NotFound
+from homeserver.services.rooms.erasure import as_redacted, is_erased
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
@@ -22,12 +23,13 @@ from storage.snapshots import SnapshotRepository
 
 HISTORY_VISIBILITY = ("m.room.history_visibility", "")
 NOT_IN_ROOM = "You are not in this room"
+NOBODY: frozenset[str] = frozenset()
 
 
 class Reader(NamedTuple):
     """A room that a user may read; a user who has left sees it as it was at `up_to`, None for as it is.
 
-    Events of `ignored` users are kept from them, but for state events.
+    Events of `ignored` users are kept from them, but for state events; what `erased` accounts wrote, they see redacted.
     """
 
     room: Room
@@ -35,6 +37,7 @@ class Reader(NamedTuple):
     up_to: int | None
     membership: str | None
     ignored: frozenset[str] = frozenset()
+    erased: frozenset[str] = frozenset()
 
 
 class Access:
@@ -84,11 +87,11 @@ class Access:
         ignored = await self._account_data.ignored_users(user_id)
         membership = room.membership(user_id)
         if membership == "join" or self.visibility(room) == "world_readable":
-            return Reader(room, user_id, None, membership, ignored)
+            return Reader(room, user_id, None, membership, ignored, await self.erased_for(room, user_id))
         if membership in ("leave", "ban") and not await self._is_forgotten(room_id, user_id):
             left = await self.left_at(room, user_id)
             if left is not None:
-                return Reader(room, user_id, left, membership, ignored)
+                return Reader(room, user_id, left, membership, ignored, await self.erased_for(room, user_id))
         raise Forbidden(NOT_IN_ROOM)
 
     async def access_previewable_room(self, user_id: str | None, room_id: str) -> Room:
@@ -122,9 +125,10 @@ class Access:
         event = await self._events.load_id(event_id)
         if event is None or event.room != reader.room.room or event.kind != EventKind.TIMELINE:
             raise NotFound("No such event")
-        if not await self.visible_events(reader, [event]):
+        visible = await self.visible_events(reader, [event])
+        if not visible:
             raise NotFound("No such event")
-        return event
+        return visible[0]
 
     async def state_positions(self, reader: Reader) -> dict[tuple[str, str], int]:
         """The state that the reader sees: (type, state_key) -> position."""
@@ -155,8 +159,8 @@ class Access:
         return event.replaces is None and visibility_of(event.pdu.content) in ("shared", "world_readable")
 
     async def visible_events(self, reader: Reader, events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
-        """Those of a room's events that the reader may see, in the same order."""
-        events = without_ignored(reader, events)
+        """Those of a room's events that the reader may see, as they may see them, in the same order."""
+        events = as_shown(reader, events)
         if self.sees_everything(reader):
             return events
         joined_at = await self._last_join(reader)
@@ -234,6 +238,20 @@ class Access:
             position = event.replaces
         return None
 
+    async def erased_for(self, room: Room, user_id: str) -> frozenset[str]:
+        """The accounts that were erased before a user came into the room, with which they have nothing in common."""
+        if not room.erased:
+            return NOBODY
+        position, since = room.state.get(("m.room.member", user_id)), float("inf")
+        while position is not None:  # back to where the last stay began, over leaving and changes of the profile
+            event = await self._event_at(position)
+            if event.pdu.content.get("membership") == "join":
+                since = position
+            elif since < float("inf"):
+                break
+            position = event.replaces
+        return room.erased_before(since)
+
     async def _is_forgotten(self, room_id: str, user_id: str) -> bool:
         user_room = (await self._user_rooms.load(user_id)).get(room_id)
         return user_room is not None and user_room.forgotten
@@ -242,11 +260,15 @@ class Access:
         return (await self._events.load([position]))[position]
 
 
-def without_ignored(reader: Reader, events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
-    """Events without those that the reader ignores.
+def as_shown(reader: Reader, events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
+    """Events without those that the reader ignores, and without what erased accounts said in them.
 
+    Where there is nothing of that kind it is the very same object, as nearly always.
     https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
     """
-    if not reader.ignored:
-        return events
-    return [event for event in events if event.pdu.state_key is not None or event.pdu.sender not in reader.ignored]
+    if reader.ignored:
+        kept = [e for e in events if e.pdu.state_key is not None or e.pdu.sender not in reader.ignored]
+        events = kept if len(kept) < len(events) else events
+    if reader.erased and any(is_erased(event, reader.erased) for event in events):
+        return [as_redacted(event) if is_erased(event, reader.erased) else event for event in events]
+    return events

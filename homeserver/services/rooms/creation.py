@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from homeserver.logs import get_logger
 from homeserver.services.accounts.sessions import Requester
-from homeserver.services.errors import BadJson, InvalidParam, MatrixError
+from homeserver.services.errors import BadJson, InvalidParam, MatrixError, NoIdentityServer
 from homeserver.services.profiles import Profiles
 from homeserver.services.rooms.aliases import Aliases
 from homeserver.services.rooms.authoring import Authoring, Draft
@@ -62,6 +62,7 @@ class RoomOptions:
     name: str | None = None
     topic: str | None = None
     invite: list[str] = field(default_factory=list)
+    invite_3pid: list[dict[str, Any]] = field(default_factory=list)
     room_version: str | None = None
     creation_content: dict[str, Any] = field(default_factory=dict)
     initial_state: list[InitialState] = field(default_factory=list)
@@ -96,7 +97,8 @@ class Creation:
     async def create(self, requester: Requester, options: RoomOptions) -> str:
         """Creates a room; returns its ID.
 
-        Raises M_UNSUPPORTED_ROOM_VERSION, M_INVALID_ROOM_STATE, M_ROOM_IN_USE, InvalidParam, Forbidden, NotFound.
+        Raises M_UNSUPPORTED_ROOM_VERSION, M_INVALID_ROOM_STATE, M_ROOM_IN_USE, M_INVITE_BLOCKED, InvalidParam,
+        Forbidden, NotFound, NoIdentityServer.
         """
         version = self._check(options)
         creator = requester.user_id
@@ -172,6 +174,8 @@ class Creation:
             raise MatrixError(400, "M_UNSUPPORTED_ROOM_VERSION", "The server does not know this room version")
         if len(options.initial_state) > MAX_INITIAL_STATE or len(options.invite) > MAX_INVITES:
             raise InvalidParam("Too many events in initial_state or users in invite")
+        if options.invite_3pid:
+            raise NoIdentityServer
         for user_id in options.invite:
             if not is_user_id(user_id):
                 raise InvalidParam("invite holds something that is not a user ID")

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from homeserver.logs import get_logger
-from homeserver.services.errors import Forbidden, MatrixError, NotFound
+from homeserver.services.account_data import AccountData
+from homeserver.services.errors import Forbidden, InvalidParam, MatrixError, NotFound
 from homeserver.services.profiles import Profiles
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.authoring import Draft
@@ -17,7 +18,7 @@ from homeserver.services.rooms.room import JOIN_RULES, Room
 from homeserver.services.rooms.sending import Sending
 from homeserver.services.rooms.summaries import allowed_room_ids
 from homeserver.services.rooms.user_rooms import UserRooms
-from matrix.identifiers import get_domain
+from matrix.identifiers import get_domain, is_user_id
 from storage.accounts import AccountRepository
 
 log = get_logger(__name__)
@@ -57,6 +58,7 @@ class Membership:
         profiles: Profiles,
         user_rooms: UserRooms,
         accounts: AccountRepository,
+        account_data: AccountData,
         *,
         server_name: str,
     ) -> None:
@@ -65,6 +67,7 @@ class Membership:
         self._profiles = profiles
         self._user_rooms = user_rooms
         self._accounts = accounts
+        self._account_data = account_data
         self._server_name = server_name
         self.remote: RemoteMembership
         self.on_joined: Callable[[str, Room], Awaitable[None]] | None = None
@@ -158,7 +161,7 @@ class Membership:
         return get_domain(user_id) == self._server_name
 
     async def invite_draft(self, sender: str, user_id: str, reason: str | None, *, is_direct: bool) -> Draft:
-        """The event of an invitation. Raises NotFound when there is no such user here."""
+        """The event of an invitation. Raises as `check_invitable` does."""
         content: dict[str, Any] = _with_reason({"membership": "invite"}, reason)
         if self.is_local(user_id):
             await self.check_invitable(user_id)
@@ -168,10 +171,29 @@ class Membership:
         return Draft("m.room.member", sender, content, user_id)
 
     async def check_invitable(self, user_id: str) -> None:
-        """Whether a user of this server is there to be invited. Raises NotFound."""
+        """Whether a user of this server is there to be invited and lets themselves be.
+
+        Raises NotFound when there is no such user, MatrixError (403 M_INVITE_BLOCKED).
+        """
         account = await self._accounts.load_user(user_id)
         if account is None or account.deactivated:
             raise NotFound("No such user")
+        # https://spec.matrix.org/v1.19/client-server-api/#invite-permission
+        if await self._account_data.blocks_invites(user_id):
+            raise MatrixError(403, "M_INVITE_BLOCKED", "The user does not want to be invited")
+
+    async def check_member_state(self, user_id: str, content: dict[str, Any]) -> None:
+        """Holds an m.room.member event that comes as plain state to what the endpoints of membership check.
+
+        Raises InvalidParam for what is no user ID, Forbidden for invitations that another server would have to sign,
+        or as `check_invitable` does.
+        """
+        if not is_user_id(user_id):
+            raise InvalidParam("The state key of m.room.member is a user ID")
+        if content.get("membership") == "invite":
+            if not self.is_local(user_id):
+                raise Forbidden("Users of other servers are invited by /invite")
+            await self.check_invitable(user_id)
 
     async def kick(self, sender: str, room_id: str, user_id: str, reason: str | None) -> None:
         """Makes a user leave who is in the room, invited or knocking."""

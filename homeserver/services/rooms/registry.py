@@ -41,6 +41,7 @@ class RoomRegistry:
         self._loading: dict[str, asyncio.Task[Room | None]] = {}
         self._figures = metrics.cache("rooms", lambda: len(self._by_id))
         self._last_room = 0
+        self._erasures = 0
 
     async def open(self) -> None:
         """Finds out which room numbers are taken."""
@@ -66,6 +67,13 @@ class RoomRegistry:
     def in_memory(self) -> Iterable[Room]:
         """All rooms in memory."""
         return self._by_id.values()
+
+    def erase(self, user_id: str, position: int) -> None:
+        """Tells the rooms in memory that an account was erased at a position."""
+        self._erasures += 1
+        for room in self._by_id.values():
+            if user_id in room.members:
+                room.erased[user_id] = position
 
     async def load(self, room_id: str) -> Room | None:
         """The room, from memory or from the database; None if this server does not know it."""
@@ -127,6 +135,11 @@ class RoomRegistry:
         room.tip.snapshot = last.room_snapshot or last.snapshot
         room.tip.notify_count, room.tip.highlight_count = last.notify_count, last.highlight_count
         room.tip.joined_count = room.joined_count
-        await self._load_counting(room)  # last, as what it knows of push rules must still hold when others see the room
+        while True:
+            erasures = self._erasures
+            room.erased = await self._rooms.load_erased_members(room.room)
+            await self._load_counting(room)  # last, as what it knows of push rules must hold when others see the room
+            if erasures == self._erasures:  # nobody was erased meanwhile, whom the rows might lack
+                break
         self.add(room)
         return room

@@ -102,6 +102,7 @@ class Room:
     `is_expecting_servers` tells that the first of another server's has joined, which may not be published yet.
     `resolving` is there while the state of several branches is being worked out: no event can be made until it is done.
     `resolved` tells of which keys' state changed, and at which position, without an event of their own: by resolution.
+    `erased` are the members, of now or before, whose accounts are erased, and since when.
     """
 
     def __init__(self, room: int, room_id: str, version: RoomVersion, server_name: str) -> None:
@@ -118,6 +119,7 @@ class Room:
         self.state: dict[StateKey, int] = {}
         self.pinned: dict[StateKey, StoredEvent] = {}
         self.members: dict[str, str] = {}
+        self.erased: dict[str, int] = {}
         self.local_joined: set[str] = set()
         self.servers: Counter[str] = Counter()
         self.is_expecting_servers = False
@@ -183,6 +185,10 @@ class Room:
     def tip_membership(self, user_id: str) -> str | None:
         """A user's membership where the next event goes."""
         return self.tip.memberships.get(user_id) or self.members.get(user_id)
+
+    def erased_before(self, position: float) -> frozenset[str]:
+        """Whose accounts were erased before a position."""
+        return frozenset(user_id for user_id, erased in self.erased.items() if erased < position)
 
     def publish(self, event: StoredEvent, changes: Mapping[StateKey, StoredEvent | None]) -> None:
         """Takes an accepted timeline event, now committed, into what is published, and what it changes in the state."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from homeserver.services.accounts.sessions import Requester
 from homeserver.services.errors import BadJson, Forbidden, MatrixError, NotFound
-from homeserver.services.rooms.access import NOT_IN_ROOM, Access
+from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.authoring import Authoring, Draft
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.missing_state import MissingState
@@ -159,9 +159,7 @@ class Sending:
         self, requester: Requester, room_id: str, event_type: str, state_key: str, content: dict[str, Any]
     ) -> str:
         """Sets state; returns the event ID, that of the current event when it has the very same content."""
-        room = await self._access.access_room(room_id)
-        if room.tip_membership(requester.user_id) != "join":
-            raise Forbidden(NOT_IN_ROOM)
+        room = await self._access.access_joined_room(requester.user_id, room_id)
         current = await self._current(room, (event_type, state_key))
         if current is not None and current.pdu.sender == requester.user_id and _same(current.pdu.content, content):
             return current.event_id

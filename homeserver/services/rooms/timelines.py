@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from homeserver.services.rooms.access import Access, Reader, without_ignored
+from homeserver.services.rooms.access import Access, Reader, as_shown
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import TIMELINE_EVENTS, Room
 from matrix.filters import RoomEventFilter
@@ -76,11 +76,11 @@ class Timelines:
         if event_filter.is_trivial and self._access.sees_everything(reader):
             found = _from_memory(room, after, up_to, limit)
             if found is not None:
-                events = without_ignored(reader, found.events)
-                if len(events) == len(found.events):
+                events = as_shown(reader, found.events)
+                if events is found.events:
                     return found
-                if not found.limited:
-                    return Slice(events, False, found.start)
+                if len(events) == len(found.events) or not found.limited:
+                    return Slice(events, found.limited, found.start)
         page = await self.page(reader, start=up_to, stop=after, limit=limit, backwards=True, event_filter=event_filter)
         events = page.events[::-1]
         start = events[0].position - 1 if events else after
@@ -114,12 +114,13 @@ class Timelines:
                 reader.room.room, after=after, up_to=up_to, limit=wanted, backwards=backwards
             )
             scanned += len(chunk)
-            visible = {event.position for event in await self._access.visible_events(reader, chunk)}
+            visible = {event.position: event for event in await self._access.visible_events(reader, chunk)}
             for event in chunk:
-                if event.position in visible and event_filter.matches(event.pdu.json):
+                shown = visible.get(event.position)
+                if shown is not None and event_filter.matches(shown.pdu.json):
                     if len(found) == limit:
                         return Page(found, at)
-                    found.append(event)
+                    found.append(shown)
                 at = event.position - 1 if backwards else event.position
             if len(chunk) < wanted:
                 if may_fill and backwards and fills < MAX_FILLS and await self._fill_back(reader.room):

@@ -17,7 +17,7 @@ from homeserver.services.accounts.sessions import Requester
 from homeserver.services.aggregations import Aggregations, View
 from homeserver.services.client_events import ClientEvents, client_json, serialise
 from homeserver.services.receipts import Receipts
-from homeserver.services.rooms.access import Access, Reader
+from homeserver.services.rooms.access import NOBODY, Access, Reader
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import Room
 from homeserver.services.rooms.stripped_state import STRIPPED_STATE, foreign_stripped_state, stripped_event
@@ -100,7 +100,8 @@ class RoomSections:
             return shared + await self._unread_json(request, room) + b"}"
         is_new = user_room.position > request.since or request.full_state
         since = 0 if user_room.position > request.since else request.since
-        reader = Reader(room, user_id, None, "join", request.ignored)
+        erased = room.erased_before(user_room.position) if room.erased else NOBODY
+        reader = Reader(room, user_id, None, "join", request.ignored, erased)
         timeline = Slice((), False, since)
         if has_news := room.last_position > since:
             timeline = await self._timelines.newest(
@@ -218,10 +219,13 @@ class RoomSections:
         by_thread = request.filter.room.timeline.unread_thread_notifications
         return unread_json(self._receipts, room, request.requester.user_id, by_thread=by_thread)
 
-    async def left(self, request: SyncRequest, room: Room | None, user_room: UserRoom) -> bytes:
+    async def left(
+        self, request: SyncRequest, room: Room | None, user_room: UserRoom, account_data: Sequence[AccountDataRow]
+    ) -> bytes:
         """The part of a room that the user has left or was banned from: up to that event and no further.
 
-        Of a room that this server was never in there is only that event to tell.
+        What they keep for themselves of the room goes on. Of a room that this server was never in there is only that
+        event to tell.
         """
         leaving = (await self._events.load([user_room.position]))[user_room.position]
         if room is None or leaving.kind == EventKind.OUTLIER:
@@ -231,7 +235,8 @@ class RoomSections:
                 request.state_name,
             )
         user_id = request.requester.user_id
-        reader = Reader(room, user_id, user_room.position, user_room.membership, request.ignored)
+        erased = await self._access.erased_for(room, user_id)
+        reader = Reader(room, user_id, user_room.position, user_room.membership, request.ignored, erased)
         timeline = await self._timelines.newest(
             reader,
             after=request.since,
@@ -250,7 +255,9 @@ class RoomSections:
                 await self._timeline_json(request, timeline, reader, joined_at=None),
                 b',"%s":{"events":[' % request.state_name,
                 await self._events_json(request, state_events),
-                b']},"account_data":{"events":[]}}',
+                b']},"account_data":{"events":[',
+                b",".join(account_data_json(row) for row in account_data),
+                b"]}}",
             )
         )
 
@@ -278,11 +285,14 @@ class RoomSections:
     async def stripped(self, request: SyncRequest, room: Room | None, user_room: UserRoom) -> bytes | None:
         """The stripped state of a room that the user is invited to or has knocked on, as an array.
 
-        None for an invite that is not shown, as it is by somebody whom the user ignores.
+        None for an invite that is not shown, as it is by somebody whom the user ignores, or they want none.
         https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
+        https://spec.matrix.org/v1.19/client-server-api/#invite-permission
         """
         member = (await self._events.load([user_room.position]))[user_room.position]
         if member.pdu.sender in request.ignored:
+            return None
+        if user_room.membership == "invite" and await self._account_data.blocks_invites(request.requester.user_id):
             return None
         if room is None or member.kind == EventKind.OUTLIER:
             return orjson.dumps(foreign_stripped_state(member))
@@ -474,8 +484,12 @@ def account_data_json(row: AccountDataRow) -> bytes:
     return b'{"type":' + orjson.dumps(row.type) + b',"content":' + row.content + b"}"
 
 
-def filter_account_data(rows: Iterable[AccountDataRow], room_filter: RoomEventFilter) -> list[AccountDataRow]:
-    """The account data that a filter lets through."""
+def filter_account_data(
+    rows: Iterable[AccountDataRow], room_id: str, room_filter: RoomEventFilter
+) -> list[AccountDataRow]:
+    """The account data of a room that a filter lets through."""
+    if not room_filter.allows_room(room_id):
+        return []
     return [row for row in rows if room_filter.allows(row.type, None)]
 
 

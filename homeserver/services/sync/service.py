@@ -155,7 +155,11 @@ class Sync:
         room_filter = request.filter.room
         if not request.since or request.full_state:
             shown = ("join", "invite", "knock", "leave", "ban") if room_filter.include_leave else VISIBLE
-            found = [r for r in user_rooms.values() if r.membership in shown and not r.forgotten]
+            found = [
+                r
+                for r in user_rooms.values()
+                if (r.membership in shown or (request.since and r.position > request.since)) and not r.forgotten
+            ]
         else:
             changed = self._changes.since(request.since)
             if changed is None:
@@ -192,12 +196,13 @@ class Sync:
         self, request: SyncRequest, user_room: UserRoom, account_data: Sequence[AccountDataRow], sections: Sections
     ) -> None:
         room = self._registry.known(user_room.room_id) or await self._registry.load(user_room.room_id)
+        own = [row for row in account_data if row.room == user_room.room]
+        if own:
+            own = filter_account_data(own, user_room.room_id, request.filter.room.account_data)
         match user_room.membership:
             case "join":
                 if room is None:
                     return
-                own = [row for row in account_data if row.room == room.room]
-                own = filter_account_data(own, request.filter.room.account_data)
                 section = await self._sections.joined(request, room, user_room, own)
                 if section is not None:
                     sections["join"][room.room_id] = section
@@ -209,7 +214,7 @@ class Sync:
                         stripped,
                     )
             case _:
-                sections["leave"][user_room.room_id] = await self._sections.left(request, room, user_room)
+                sections["leave"][user_room.room_id] = await self._sections.left(request, room, user_room, own)
 
 
 VISIBLE = ("join", "invite", "knock")

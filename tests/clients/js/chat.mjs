@@ -27,16 +27,18 @@ function seen(emitter, event, take) {
 
 async function start(name) {
     const anonymous = createClient({ baseUrl });
-    const account = await anonymous.registerRequest({
-        username: name,
-        password: `password of ${name}`,
-        auth: { type: "m.login.dummy" },
+    const password = `password of ${name}`;
+    await anonymous.registerRequest({ username: name, password, auth: { type: "m.login.dummy" }, inhibit_login: true });
+    const session = await anonymous.loginRequest({
+        type: "m.login.password",
+        identifier: { type: "m.id.user", user: name },
+        password,
     });
     const client = createClient({
         baseUrl,
-        userId: account.user_id,
-        accessToken: account.access_token,
-        deviceId: account.device_id,
+        userId: session.user_id,
+        accessToken: session.access_token,
+        deviceId: session.device_id,
     });
     const ready = seen(client, ClientEvent.Sync, (state) => (state === "PREPARED" ? true : undefined));
     await client.startClient({ lazyLoadMembers: true, initialSyncLimit: 20 });
