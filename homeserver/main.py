@@ -64,6 +64,7 @@ from homeserver.services.rooms.member_profiles import MemberProfiles
 from homeserver.services.rooms.membership import Membership
 from homeserver.services.rooms.missing_state import MissingState
 from homeserver.services.rooms.registry import RoomRegistry
+from homeserver.services.rooms.remote_spaces import RemoteSpaces
 from homeserver.services.rooms.sending import Sending
 from homeserver.services.rooms.spaces import Spaces
 from homeserver.services.rooms.tags import RoomTags
@@ -275,7 +276,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
             default_version=config.rooms.default_version,
         ),
         directory=Directory(listings, rooms, access, network.transport, server_name=name),
-        spaces=Spaces(access),
+        spaces=Spaces(access, RemoteSpaces(network.transport, clock, server_name=name)),
         upgrades=Upgrades(
             access, registry, authoring, events, rooms, profiles, room_tags, missing_state, server_name=name
         ),

@@ -8,7 +8,7 @@ import msgspec
 import orjson
 
 from homeserver.http.request import Request, Result, Route
-from homeserver.services.errors import MissingParam
+from homeserver.services.errors import InvalidParam, MissingParam
 from storage.events import StoredEvent
 
 MAX_NAMED_EVENTS = 100
@@ -99,6 +99,22 @@ async def get_missing_previous_events(request: Request) -> Result:
     return {"events": found}
 
 
+async def get_event_by_timestamp(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1timestamp_to_eventroomid"""
+    for name in ("ts", "dir"):
+        if name not in request.query:
+            raise MissingParam(f"{name} is missing")
+    if request.query["dir"] not in ("b", "f"):
+        raise InvalidParam("dir must be b or f")
+    event = await request.server.federation.history.closest(
+        request.origin,
+        request.params["roomId"],
+        ts=request.query_integer("ts", 0),
+        backwards=request.query["dir"] == "b",
+    )
+    return {"event_id": event.event_id, "origin_server_ts": event.pdu.origin_server_ts}
+
+
 V1 = "/_matrix/federation/v1"
 
 ROUTES = [
@@ -116,6 +132,14 @@ ROUTES = [
         resource="federation",
     ),
     Route("GET", f"{V1}/backfill/{{roomId}}", "backfillRoom", backfill_room, signed=True, resource="federation"),
+    Route(
+        "GET",
+        f"{V1}/timestamp_to_event/{{roomId}}",
+        "getEventByTimestamp",
+        get_event_by_timestamp,
+        signed=True,
+        resource="federation",
+    ),
     Route(
         "POST",
         f"{V1}/get_missing_events/{{roomId}}",

@@ -11,11 +11,24 @@ from federation.inbound import (
     openid,
     public_rooms,
     query,
+    space_hierarchy,
     transactions,
     version,
 )
 from homeserver.http.request import Route
 
-MODULES = (events, invites, joins, keys_query, keys_server, openid, public_rooms, query, transactions, version)
+MODULES = (
+    events,
+    invites,
+    joins,
+    keys_query,
+    keys_server,
+    openid,
+    public_rooms,
+    query,
+    space_hierarchy,
+    transactions,
+    version,
+)
 
 ROUTES: list[Route] = [route for module in MODULES for route in module.ROUTES]

@@ -15,6 +15,7 @@ from homeserver.services.rooms.access import HISTORY_VISIBILITY, Access
 from homeserver.services.rooms.branches import Branches, State
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import Room
+from homeserver.services.rooms.timelines import MAX_POSITION
 from matrix.history_visibility import INVITED, SHARED, WORLD_READABLE, visibility_of
 from matrix.identifiers import get_domain
 from matrix.redaction import redact_event
@@ -86,6 +87,18 @@ class History:
         """
         room = await self.access_room(origin, room_id)
         return await self._shown(origin, room, await self._walk(room, event_ids, min(limit, MAX_BACKFILLED_EVENTS)))
+
+    async def closest(self, origin: str, room_id: str, *, ts: int, backwards: bool) -> StoredEvent:
+        """The event nearest to a moment, in milliseconds, on one side of it. Raises Forbidden, NotFound.
+
+        https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1timestamp_to_eventroomid
+        """
+        room = await self.access_room(origin, room_id)
+        position = MAX_POSITION if backwards else -MAX_POSITION
+        found = await self._events.load_by_time(room.room, ts=ts, position=position, limit=1, backwards=backwards)
+        if not found:
+            raise NotFound("There is no event on this side of the timestamp")
+        return found[0]
 
     async def missing(
         self, origin: str, room_id: str, earliest: Iterable[str], latest: Iterable[str], limit: int, min_depth: int

@@ -48,7 +48,7 @@ class Verification:
         parsed: list[Pdu | InvalidPdu] = []
         for event in events:
             try:
-                parsed.append(parse_pdu(event, version))
+                parsed.append(parse_pdu(_without_unsigned(event), version))
             except InvalidPdu as error:
                 parsed.append(error)
         pdus = [pdu for pdu in parsed if isinstance(pdu, Pdu)]
@@ -80,6 +80,13 @@ class Verification:
 
         await asyncio.gather(*(load(server, key_ids) for server, key_ids in wanted.items() if key_ids))
         return found
+
+
+def _without_unsigned(event: object) -> object:
+    """An event without what its server says beside it: nobody has signed that, and this server says its own."""
+    if isinstance(event, dict) and "unsigned" in event:
+        return {key: value for key, value in event.items() if key != "unsigned"}
+    return event
 
 
 def needed_signatures(pdu: Pdu) -> frozenset[str]:

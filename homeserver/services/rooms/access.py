@@ -116,6 +116,30 @@ class Access:
                     return room
         raise NotFound("No such room")
 
+    async def is_member(self, user_id: str, room_id: str) -> bool:
+        """Whether a user is joined to a room."""
+        user_room = (await self._user_rooms.load(user_id)).get(room_id)
+        return user_room is not None and user_room.membership == "join"
+
+    async def access_room_previewable_by(self, server_name: str, room_id: str) -> Room:
+        """The same for users of another server: a room that some of them are in, or may join, knock on or read.
+
+        Raises NotFound. https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1hierarchyroomid
+        """
+        room = self._registry.known(room_id) or await self._registry.load(room_id)
+        if room is None or not room.local_joined:
+            raise NotFound("No such room")
+        join_rule = join_rule_of(room)
+        if server_name in room.servers or self.visibility(room) == "world_readable":
+            return room
+        if join_rule == "public" or join_rule in KNOCKABLE:
+            return room
+        for allowed_id in allowed_room_ids(room):
+            allowed = self._registry.known(allowed_id) or await self._registry.load(allowed_id)
+            if allowed is not None and server_name in allowed.servers:
+                return room
+        raise NotFound("No such room")
+
     async def access_event(self, user_id: str, room_id: str, event_id: str) -> StoredEvent:
         """An event that the user may see. Raises NotFound."""
         try:

@@ -75,7 +75,7 @@ async def query_elsewhere(transport: Transport, server_name: str, query: RoomQue
         raise bad_gateway(refusal) from None
     except RemoteFailure as failure:
         raise bad_gateway(failure) from None
-    rooms = [described for room in answer.chunk[:MAX_REMOTE_LIMIT] if (described := _describe(room)) is not None]
+    rooms = [described for room in answer.chunk[:MAX_REMOTE_LIMIT] if (described := describe_room(room)) is not None]
     return {**msgspec.to_builtins(answer), "chunk": rooms}
 
 
@@ -105,7 +105,8 @@ def _query_value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _describe(room: dict[str, Any]) -> dict[str, Any] | None:
+def describe_room(room: dict[str, Any]) -> dict[str, Any] | None:
+    """A PublishedRoomsChunk of another server with what belongs into one; None if it is none."""
     try:
         described = msgspec.convert(room, PublishedRoom)
     except msgspec.ValidationError:
