@@ -26,7 +26,7 @@ async def two_users(make_server: MakeServer) -> tuple[User, User]:
     return await here.register("alice"), await there.register("bob")
 
 
-async def wait_for(user: User, room_id: str, event_id: str) -> dict[str, object]:
+async def expect_event(user: User, room_id: str, event_id: str) -> dict[str, object]:
     """An event, once it has come to a user's server; looks whenever there is news for them."""
     since = None
     async with asyncio.timeout(ARRIVES_WITHIN_S):
@@ -42,9 +42,9 @@ async def test_messages_arrive_on_both_sides(make_server: MakeServer) -> None:
     room_id = await shared_room(alice, bob)
     for number in range(3):
         from_alice = await alice.send(room_id, f"hello {number}")
-        assert (await wait_for(bob, room_id, from_alice))["sender"] == alice.user_id
+        assert (await expect_event(bob, room_id, from_alice))["sender"] == alice.user_id
         from_bob = await bob.send(room_id, f"hi {number}")
-        assert (await wait_for(alice, room_id, from_bob))["sender"] == bob.user_id
+        assert (await expect_event(alice, room_id, from_bob))["sender"] == bob.user_id
 
 
 async def test_both_may_speak_at_once(make_server: MakeServer) -> None:
@@ -54,9 +54,9 @@ async def test_both_may_speak_at_once(make_server: MakeServer) -> None:
         *(user.send(room_id, f"{user.user_id} {number}") for number in range(20) for user in (alice, bob))
     )
     last = await alice.send(room_id, "the end")
-    await wait_for(bob, room_id, last)
+    await expect_event(bob, room_id, last)
     last = await bob.send(room_id, "really")
-    await wait_for(alice, room_id, last)
+    await expect_event(alice, room_id, last)
     for user in (alice, bob):
         for event_id in sent:
             (await user.in_room("GET", room_id, f"event/{quote(event_id, safe='')}")).ok()
@@ -66,7 +66,7 @@ async def test_state_changes_arrive(make_server: MakeServer) -> None:
     alice, bob = await two_users(make_server)
     room_id = await shared_room(alice, bob)
     topic = await alice.set_state(room_id, "m.room.topic", {"topic": "Weaving"})
-    await wait_for(bob, room_id, topic)
+    await expect_event(bob, room_id, topic)
     assert (await state_event(bob, room_id, "m.room.topic")).ok() == {"topic": "Weaving"}
     (await bob.in_room("POST", room_id, "leave", {})).ok()
     sync = await alice.sync()
@@ -80,7 +80,7 @@ async def test_an_invitation_goes_to_the_other_server(make_server: MakeServer) -
     invite = (await bob.sync())["rooms"]["invite"][room_id]["invite_state"]["events"]
     assert {"name": "Secret"} in [event["content"] for event in invite]
     (await bob.request("POST", f"join/{quote(room_id, safe='')}", {})).ok()
-    await wait_for(bob, room_id, await alice.send(room_id, "welcome"))
+    await expect_event(bob, room_id, await alice.send(room_id, "welcome"))
 
 
 async def test_an_invitation_may_be_declined(make_server: MakeServer) -> None:

@@ -11,7 +11,7 @@ from matrix.identifiers import get_domain
 from matrix.room_versions import ROOM_VERSIONS
 from tests.client import Homeserver, User
 from tests.client_api.support import page_through, state_event
-from tests.federation.test_chat import wait_for
+from tests.federation.test_chat import expect_event
 from tests.interop.synapse import Synapse
 
 SIDES = ("weft", "synapse")
@@ -29,7 +29,7 @@ async def join(user: User, room_id: str, resident: User) -> None:
     (await user.request("POST", f"join/{quote(room_id, safe='')}?server_name={via}&via={via}", {})).ok()
 
 
-async def wait_for_section(user: User, room_id: str, section: str) -> None:
+async def expect_section(user: User, room_id: str, section: str) -> None:
     """Returns once a user's /sync has told of a room in a section."""
     since = None
     async with asyncio.timeout(30):
@@ -45,9 +45,9 @@ async def test_join_and_chat(weft: Homeserver, synapse: Synapse, side: str, vers
     await creator.send(room_id, "before")
     await join(joiner, room_id, creator)
     assert (await state_event(joiner, room_id, "m.room.name")).ok() == {"name": "Both"}
-    await wait_for(joiner, room_id, await creator.send(room_id, "hello"))
-    await wait_for(creator, room_id, await joiner.send(room_id, "hi"))
-    await wait_for(joiner, room_id, await creator.set_state(room_id, "m.room.topic", {"topic": "Talk"}))
+    await expect_event(joiner, room_id, await creator.send(room_id, "hello"))
+    await expect_event(creator, room_id, await joiner.send(room_id, "hi"))
+    await expect_event(joiner, room_id, await creator.set_state(room_id, "m.room.topic", {"topic": "Talk"}))
     assert (await state_event(joiner, room_id, "m.room.topic")).ok() == {"topic": "Talk"}
 
 
@@ -56,9 +56,9 @@ async def test_invite(weft: Homeserver, synapse: Synapse, side: str) -> None:
     inviter, invited = await users(side, weft, synapse)
     room_id = await inviter.create_room(preset="private_chat", name="Secret")
     (await inviter.in_room("POST", room_id, "invite", {"user_id": invited.user_id})).ok()
-    await wait_for_section(invited, room_id, "invite")
+    await expect_section(invited, room_id, "invite")
     (await invited.request("POST", f"join/{quote(room_id, safe='')}", {})).ok()
-    await wait_for(inviter, room_id, await invited.send(room_id, "thank you"))
+    await expect_event(inviter, room_id, await invited.send(room_id, "thank you"))
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -77,10 +77,10 @@ async def test_redaction(weft: Homeserver, synapse: Synapse, side: str) -> None:
     room_id = await creator.create_room(preset="public_chat")
     await join(joiner, room_id, creator)
     secret = await joiner.send(room_id, "a secret")
-    await wait_for(creator, room_id, secret)
+    await expect_event(creator, room_id, secret)
     path = f"redact/{quote(secret, safe='')}/r1"
     redaction = (await creator.in_room("PUT", room_id, path, {"reason": "hush"})).ok()["event_id"]
-    await wait_for(joiner, room_id, redaction)
+    await expect_event(joiner, room_id, redaction)
     for user in (creator, joiner):
         event = (await user.in_room("GET", room_id, f"event/{quote(secret, safe='')}")).ok()
         assert event["content"] == {}
@@ -92,7 +92,7 @@ async def test_ban(weft: Homeserver, synapse: Synapse, side: str) -> None:
     room_id = await creator.create_room(preset="public_chat")
     await join(joiner, room_id, creator)
     (await creator.in_room("POST", room_id, "ban", {"user_id": joiner.user_id})).ok()
-    await wait_for_section(joiner, room_id, "leave")
+    await expect_section(joiner, room_id, "leave")
     assert (await joiner.in_room("PUT", room_id, "send/m.room.message/1", {"body": "x"})).status == 403
 
 
@@ -105,4 +105,4 @@ async def test_both_speak_at_once(weft: Homeserver, synapse: Synapse, side: str)
     sent = await asyncio.gather(*(user.send(room_id, f"{number}") for number in range(10) for user in both))
     for event_id in sent:
         for user in both:
-            await wait_for(user, room_id, event_id)
+            await expect_event(user, room_id, event_id)

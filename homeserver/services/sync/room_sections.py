@@ -24,6 +24,7 @@ from homeserver.services.rooms.stripped_state import STRIPPED_STATE, foreign_str
 from homeserver.services.rooms.timelines import Slice, Timelines
 from homeserver.services.rooms.user_rooms import UserRoom
 from homeserver.services.sync.lazy_members import LazyMembers
+from homeserver.services.sync.state_changes import before_timeline, is_resolved_since, state_since
 from homeserver.services.sync.summary import heroes_of, is_named, summarise
 from homeserver.services.sync.tokens import encode_token
 from homeserver.services.sync.unread_section import unread_json
@@ -119,7 +120,7 @@ class RoomSections:
         elif (
             is_new
             or timeline.limited
-            or (has_news and (not request.filter.room.timeline.is_trivial or _is_resolved_since(room, since)))
+            or (has_news and (not request.filter.room.timeline.is_trivial or is_resolved_since(room, since)))
         ):
             state = await self._state_before(request, room, timeline.events, 0 if is_new else since)
         state_events = await self._state_events(request, room, state, timeline.events, is_new=is_new)
@@ -158,7 +159,7 @@ class RoomSections:
 
     async def _state_after(self, request: SyncRequest, room: Room, since: int) -> dict[tuple[str, str], int]:
         """What of the state now is newer than `since`: what memory has of the timeline tells, if it goes that far."""
-        if not since or room.timeline_after > since or _is_resolved_since(room, since):
+        if not since or room.timeline_after > since or is_resolved_since(room, since):
             return await self._state_before(request, room, (), since)
         return {
             event.pdu.state_key_pair: event.position
@@ -441,42 +442,6 @@ class RoomSections:
                 fields = select_fields(fields, sync_filter.event_fields)
             shaped.append(orjson.dumps(fields))
         return b",".join(shaped)
-
-
-NO_RESOLVED_KEYS: Mapping[tuple[str, str], int] = {}
-
-
-def state_since(
-    state: Mapping[tuple[str, str], int], since: int, resolved: Mapping[tuple[str, str], int] = NO_RESOLVED_KEYS
-) -> dict[tuple[str, str], int]:
-    """A copy of what changed in a state after a position: new events, and old ones that resolution brought back."""
-    if not since:
-        return dict(state)
-    changed = {key: position for key, position in state.items() if position > since}
-    for key, resolved_at in resolved.items():
-        if resolved_at > since and key in state:
-            changed[key] = state[key]
-    return changed
-
-
-def _is_resolved_since(room: Room, since: int) -> bool:
-    return any(position > since for position in room.resolved.values())
-
-
-def before_timeline(
-    state: dict[tuple[str, str], int], timeline: Iterable[StoredEvent], since: int
-) -> dict[tuple[str, str], int]:
-    """A state as it was before the first event of a timeline slice at its end, without what is older than `since`."""
-    seen = set()
-    for event in timeline:
-        if event.pdu.state_key is None or (key := event.pdu.state_key_pair) in seen:
-            continue
-        seen.add(key)
-        if event.replaces is not None and event.replaces > since:
-            state[key] = event.replaces
-        else:
-            state.pop(key, None)
-    return state
 
 
 def account_data_json(row: AccountDataRow) -> bytes:
