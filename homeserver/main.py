@@ -161,7 +161,16 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         missing_state,
     )
     profiles = Profiles(accounts, max_cached_profiles=caches.users)
-    membership = Membership(access, sending, profiles, user_rooms, accounts, account_data, server_name=name)
+    membership = Membership(
+        access,
+        sending,
+        profiles,
+        user_rooms,
+        accounts,
+        account_data,
+        server_name=name,
+        federates=config.federation.enabled,
+    )
     profiles.on_changed = MemberProfiles(access, sending, user_rooms, events).carry
     counting = UnreadCounting(unread_rows, push_rules)
     receipts = Receipts(user_data, access, events, user_rooms, account_data, stream, notifier, changes, clock, counting)

@@ -108,8 +108,8 @@ class Creation:
         invites = [
             await self._membership.invite_draft(creator, user_id, None, is_direct=options.is_direct)
             for user_id in invited
-            if self._membership.is_local(user_id)
         ]
+        invites = [draft for draft in invites if self._membership.is_local(draft.state_key or "")]
         content = _create_content(options, version, preset, creator)
         drafts = [
             Draft("m.room.create", creator, content, ""),

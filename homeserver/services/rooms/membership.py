@@ -61,7 +61,9 @@ class Membership:
         account_data: AccountData,
         *,
         server_name: str,
+        federates: bool,
     ) -> None:
+        self._federates = federates
         self._access = access
         self._sending = sending
         self._profiles = profiles
@@ -161,9 +163,12 @@ class Membership:
         return get_domain(user_id) == self._server_name
 
     async def invite_draft(self, sender: str, user_id: str, reason: str | None, *, is_direct: bool) -> Draft:
-        """The event of an invitation. Raises as `check_invitable` does."""
+        """The event of an invitation. Raises as `check_invitable` does, and Forbidden for users who cannot be reached."""
         content: dict[str, Any] = _with_reason({"membership": "invite"}, reason)
-        if self.is_local(user_id):
+        if not self.is_local(user_id):
+            if not self._federates:
+                raise Forbidden("Users of other servers cannot be invited: this server does not federate")
+        else:
             await self.check_invitable(user_id)
             content = await self._profiles.member_content(user_id, "invite", _with_reason({}, reason))
         if is_direct:
