@@ -163,7 +163,7 @@ class Membership:
         return get_domain(user_id) == self._server_name
 
     async def invite_draft(self, sender: str, user_id: str, reason: str | None, *, is_direct: bool) -> Draft:
-        """The event of an invitation. Raises as `check_invitable` does, and Forbidden for users who cannot be reached."""
+        """The event of an invitation. Raises as `check_invitable` does, and Forbidden for who cannot be reached."""
         content: dict[str, Any] = _with_reason({"membership": "invite"}, reason)
         if not self.is_local(user_id):
             if not self._federates:
