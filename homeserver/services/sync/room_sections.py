@@ -470,16 +470,9 @@ def before_timeline(
 
 
 def stripped_event(event: StoredEvent) -> dict[str, Any]:
-    """https://spec.matrix.org/v1.19/client-server-api/#stripped-state"""
+    """No more than these four properties: https://spec.matrix.org/v1.19/client-server-api/#stripped-state"""
     pdu = event.pdu
-    return {
-        "type": pdu.type,
-        "sender": pdu.sender,
-        "state_key": pdu.state_key,
-        "content": pdu.content,
-        "origin_server_ts": pdu.origin_server_ts,
-        "event_id": pdu.event_id,
-    }
+    return {"type": pdu.type, "sender": pdu.sender, "state_key": pdu.state_key, "content": pdu.content}
 
 
 def account_data_json(row: AccountDataRow) -> bytes:
