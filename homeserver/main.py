@@ -198,6 +198,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         clock,
         enabled=config.presence.enabled,
     )
+    profiles.on_renamed = presence.on_profile
     sync = Sync(stream, notifier, changes, registry, rooms, user_rooms, account_data, sections, presence, config.limits)
     typing = Typing(access, stream, notifier, changes, clock)
     acceptance.observers += [user_rooms.on_event, typing.on_event, presence.on_event, sync.on_event]
@@ -209,7 +210,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
     rate_limits = RateLimiter(config.rate_limits, clock)
     sessions = Sessions(accounts, clock, max_cached_tokens=caches.tokens, lifetimes=config.sessions)
     sessions.on_user_changed = profiles.forget
-    sessions.on_account_erased = registry.erase
+    sessions.on_account_erased += [registry.erase, lambda user_id, _position: presence.on_profile(user_id, {})]
     tokens = TokenRepository(pool)
     passwords = Passwords(accounts, sessions)
     login = Login(name, accounts, passwords, sessions, rate_limits, tokens, clock)

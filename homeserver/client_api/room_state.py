@@ -15,6 +15,10 @@ async def set_room_state_with_key(request: Request) -> Result:
     server, params, user_id = request.server, request.params, request.requester.user_id
     room_id, event_type, state_key = params["roomId"], params["eventType"], params.get("stateKey", "")
     server.rate_limits.check("message", user_id)
+    if event_type == "m.room.member" and state_key == user_id:
+        if content.get("membership") in ("join", "knock") and await server.membership.is_outside(user_id, room_id):
+            server.rate_limits.check("join", user_id)
+        return {"event_id": await server.membership.set_own(request.requester, room_id, content)}
     await server.access.access_joined_room(user_id, room_id)
     if event_type == CANONICAL_ALIAS and not state_key:
         await server.aliases.check_canonical_alias(user_id, room_id, content)

@@ -61,17 +61,21 @@ class Shown(NamedTuple):
     presence: State = "offline"
     currently_active: bool = False
     status_msg: str | None = None
+    displayname: str | None = None
+    avatar_url: str | None = None
 
 
 class _User:
     """A user who is or was here: devices (number -> what it says it is, until when), and what is published."""
 
-    __slots__ = ("devices", "is_loaded", "last_active", "position", "shown", "status_msg")
+    __slots__ = ("avatar_url", "devices", "displayname", "is_loaded", "last_active", "position", "shown", "status_msg")
 
     def __init__(self) -> None:
         self.devices: dict[int, tuple[State, int]] = {}
         self.last_active = 0
         self.status_msg: str | None = None
+        self.displayname: str | None = None
+        self.avatar_url: str | None = None
         self.is_loaded = False
         self.shown = Shown()
         self.position = 0
@@ -80,9 +84,11 @@ class _User:
         """What they are now. One device that is online outweighs all that are not."""
         states = {state for state, until in self.devices.values() if until > now_ms}
         idle_ms = now_ms - self.last_active
+        state: State = "unavailable" if states & {"online", "unavailable"} else "offline"
+        is_active = False
         if "online" in states and idle_ms < IDLE_AFTER_MS:
-            return Shown("online", idle_ms < ACTIVE_WINDOW_MS, self.status_msg)
-        return Shown("unavailable" if states & {"online", "unavailable"} else "offline", False, self.status_msg)
+            state, is_active = "online", idle_ms < ACTIVE_WINDOW_MS
+        return Shown(state, is_active, self.status_msg, self.displayname, self.avatar_url)
 
 
 class Presence:
@@ -146,6 +152,15 @@ class Presence:
             self._touched.add(event.pdu.sender)
         if event.pdu.type == "m.room.member" and before != "join" and event.pdu.state_key in room.local_joined:
             self._joined.add(event.pdu.state_key)  # whom the others in the room have not been told of
+
+    def on_profile(self, user_id: str, profile: dict[str, Any]) -> None:
+        """Notes that a user calls themselves otherwise, which is news of their presence, too.
+
+        https://spec.matrix.org/v1.19/client-server-api/#events-on-change-of-profile-information
+        """
+        if (user := self._users.get(user_id)) is not None:
+            user.displayname, user.avatar_url = profile.get("displayname"), profile.get("avatar_url")
+            self._touched.add(user_id)
 
     async def declare(self, requester: Requester, state: State, status_msg: str | None) -> None:
         """Sets a user's presence on all of their devices, until one syncs again. Raises Forbidden, InvalidParam.
@@ -214,7 +229,7 @@ class Presence:
         limit = min(presence_filter.limit or MAX_TOLD, MAX_TOLD)
         found = [other for other in wanted if presence_filter.allows("m.presence", other) and other in self._users]
         return [
-            orjson.dumps({"type": "m.presence", "sender": other, "content": self._content(self._users[other])})
+            orjson.dumps({"type": "m.presence", "sender": other, "content": self._event_content(self._users[other])})
             for other in found[:limit]
         ]
 
@@ -329,8 +344,16 @@ class Presence:
             for room_id, room in fewer.items()
         )
 
+    def _event_content(self, user: _User) -> dict[str, Any]:
+        """The content of an m.presence event, https://spec.matrix.org/v1.19/client-server-api/#mpresence.
+
+        It has a user's name and avatar once they have changed.
+        """
+        names = {"displayname": user.shown.displayname, "avatar_url": user.shown.avatar_url}
+        return self._content(user) | {key: value for key, value in names.items() if value is not None}
+
     def _content(self, user: _User) -> dict[str, Any]:
-        """The content of an m.presence event, https://spec.matrix.org/v1.19/client-server-api/#mpresence."""
+        """What a user's presence is."""
         shown = user.shown
         content: dict[str, Any] = {"presence": shown.presence, "currently_active": shown.currently_active}
         if user.last_active:

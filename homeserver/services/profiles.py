@@ -20,7 +20,8 @@ IN_MEMBER_EVENTS = ("displayname", "avatar_url")
 
 
 class Profiles:
-    """Reads (through a bounded cache) and changes profiles. `on_changed` carries changes into rooms."""
+    """Reads (through a bounded cache) and changes profiles. `on_changed` carries changes into rooms, `on_renamed`
+    hears of them first."""
 
     def __init__(self, accounts: AccountRepository, *, max_cached_profiles: int) -> None:
         self._accounts = accounts
@@ -29,6 +30,7 @@ class Profiles:
         self._forgotten_count = 0
         self._lock = asyncio.Lock()
         self.on_changed: Callable[[str, dict[str, Any]], Awaitable[None]] | None = None
+        self.on_renamed: Callable[[str, dict[str, Any]], None] | None = None
 
     async def profile(self, user_id: str) -> dict[str, Any]:
         """A user's fields. Raises NotFound."""
@@ -63,6 +65,8 @@ class Profiles:
                 raise MatrixError(400, "M_PROFILE_TOO_LARGE", "The profile is too large")
             await self._accounts.set_profile(user_id, profile)
             self._remember(user_id, profile)
+        if key in IN_MEMBER_EVENTS and self.on_renamed is not None:
+            self.on_renamed(user_id, profile)
         if key in IN_MEMBER_EVENTS and self.on_changed is not None:
             await self.on_changed(user_id, profile)
 

@@ -245,3 +245,20 @@ async def test_presence_can_be_turned_off(start_server: StartServer) -> None:
         await sync(bob)
         await published(bob)
         assert "presence" not in await sync(alice)
+
+
+async def test_a_new_name_is_news_of_presence(alice: User, bob: User) -> None:
+    await make_room(bob, creator=alice)
+    await sync(bob)
+    await published(alice)
+    since = (await sync(alice, set_presence="offline"))["next_batch"]
+    profile = f"profile/{encode(bob.user_id)}"
+    (await bob.request("PUT", f"{profile}/displayname", {"displayname": "Bob"})).ok()
+    (await bob.request("PUT", f"{profile}/avatar_url", {"avatar_url": "mxc://weft.test/bob"})).ok()
+    await published(alice)
+    seen = told(await sync(alice, since, set_presence="offline"))[bob.user_id]
+    assert (seen["presence"], seen["displayname"], seen["avatar_url"]) == ("online", "Bob", "mxc://weft.test/bob")
+    assert (await status(alice, bob)).ok().keys() <= {"presence", "currently_active", "last_active_ago", "status_msg"}
+    (await bob.request("DELETE", f"{profile}/displayname")).ok()
+    await published(alice)
+    assert "displayname" not in told(await sync(alice, since, set_presence="offline"))[bob.user_id]

@@ -146,3 +146,22 @@ async def test_no_cache_keeps_what_was_redacted(start_server: StartServer) -> No
     async with start_server() as homeserver:
         alice = User(homeserver, alice.user_id, alice.token, alice.device_id)
         assert (await event(alice, room_id, target))["content"] == {}
+
+
+@pytest.mark.parametrize("version", ROOM_VERSIONS)
+async def test_administrators_redact_what_users_of_their_server_send(
+    shared_homeserver: Homeserver, version: str
+) -> None:
+    alice, bob, admin = [await shared_homeserver.register() for _ in range(3)]
+    room_id = await make_room(bob, admin, creator=alice, room_version=version)
+    target = await alice.send(room_id, "x")
+    (await redact(admin, room_id, target, "before")).error(403, "M_FORBIDDEN")
+    assert shared_homeserver.running is not None
+    server = shared_homeserver.running.server
+    await server.database.pool.execute("UPDATE users SET is_admin = true WHERE user_id = $1", admin.user_id)
+    server.sessions.forget_user(admin.user_id)
+    (await redact(bob, room_id, target)).error(403, "M_FORBIDDEN")
+    (await redact(admin, room_id, target)).ok()
+    assert (await event(bob, room_id, target))["content"] == {}
+    outside = await make_room(creator=alice, room_version=version)
+    (await redact(admin, outside, await alice.send(outside, "x"))).error(403, "M_FORBIDDEN")

@@ -235,6 +235,13 @@ async def test_member_events_through_the_state_endpoint_follow_the_rules(alice: 
     (await alice.in_room("PUT", room_id, other, {"membership": "join"})).error(403, "M_FORBIDDEN")
     (await bob.in_room("PUT", room_id, path, {"membership": "leave"})).ok()
     assert (await bob.request("GET", "joined_rooms")).ok() == {"joined_rooms": []}
+    (await bob.in_room("PUT", room_id, path, {"membership": "join"})).ok()
+    assert (await bob.request("GET", "joined_rooms")).ok() == {"joined_rooms": [room_id]}
+    await bob.send(room_id, "here again")
+    closed = await alice.create_room()
+    (await bob.in_room("PUT", closed, path, {"membership": "join"})).error(403, "M_FORBIDDEN")
+    (await bob.in_room("PUT", "!unknown:weft.test", path, {"membership": "join"})).error(404, "M_NOT_FOUND")
+    assert await membership_of(alice, closed, bob) is None
 
 
 async def test_many_joins_at_once(shared_homeserver: Homeserver, alice: User) -> None:

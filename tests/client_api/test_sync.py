@@ -131,6 +131,7 @@ async def test_an_invitation_is_told_once_with_stripped_state(alice: User, bob: 
     assert news["rooms"].keys() == {"invite"}
     events = news["rooms"]["invite"][room_id]["invite_state"]["events"]
     found = {(event["type"], event["state_key"]): event["content"] for event in events}
+    assert all(event.keys() == {"type", "sender", "state_key", "content"} for event in events)
     assert found["m.room.name", ""] == {"name": "Name"}
     assert found["m.room.join_rules", ""] == {"join_rule": "invite"}
     assert found["m.room.create", ""]["room_version"] == "12"
@@ -240,6 +241,7 @@ async def test_knocks_have_a_section_of_their_own(alice: User, bob: User) -> Non
     for sync in (await bob.sync(since), await bob.sync()):
         events = sync["rooms"]["knock"][room_id]["knock_state"]["events"]
         assert ("m.room.name", {"name": "Name"}) in [(event["type"], event["content"]) for event in events]
+        assert all(event.keys() == {"type", "sender", "state_key", "content"} for event in events)
 
 
 async def test_summaries(shared_homeserver: Homeserver, alice: User, bob: User) -> None:

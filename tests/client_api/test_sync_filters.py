@@ -176,6 +176,31 @@ async def test_a_member_is_sent_once_unless_redundancy_is_wanted(shared_homeserv
     assert members_in(joined(repeated, room_id)) == {sender.user_id}, "an answer that got lost is asked for again"
 
 
+@pytest.mark.parametrize("state_after", ["true", "false"])
+async def test_a_gap_hides_no_change_of_a_member(alice: User, bob: User, state_after: str) -> None:
+    carol, dave = await alice.homeserver.register(), await alice.homeserver.register()
+    room_id = await make_room(bob, dave, creator=alice, name="Name")
+    short = {**LAZY, "timeline": {"limit": 1}}
+    given = orjson.dumps({"room": short}).decode()
+    first = await alice.sync(filter=given, use_state_after=state_after)
+    await carol.join(room_id)
+    (await bob.request("PUT", f"profile/{encode(bob.user_id)}/displayname", {"displayname": "Bob"})).ok()
+    (await dave.in_room("POST", room_id, "leave", {})).ok()
+    for number in range(3):
+        await alice.send(room_id, str(number))
+    for _ in range(2):  # as often as it is asked for
+        part = joined(await alice.sync(first["next_batch"], filter=given, use_state_after=state_after), room_id)
+        assert part["timeline"]["limited"]
+        told = part["state_after" if state_after == "true" else "state"]["events"]
+        members = {event["state_key"]: event["content"] for event in told if event["type"] == "m.room.member"}
+        assert members.pop(alice.user_id, {"membership": "join"})["membership"] == "join"
+        assert members == {
+            carol.user_id: {"membership": "join"},
+            bob.user_id: {"membership": "join", "displayname": "Bob"},
+            dave.user_id: {"membership": "leave"},
+        }
+
+
 async def test_membership_changes_are_told_lazily_too(alice: User, bob: User) -> None:
     room_id = await make_room(creator=alice)
     since = (await sync(alice, room=LAZY))["next_batch"]

@@ -105,7 +105,7 @@ class Sessions:
         self._clock = clock
         self._lifetimes = lifetimes or SessionLifetimes()
         self.on_user_changed: Callable[[str | None], None] | None = None
-        self.on_account_erased: Callable[[str, int], None] | None = None
+        self.on_account_erased: list[Callable[[str, int], None]] = []
         self._max_cached_tokens = max_cached_tokens
         self._by_token: OrderedDict[str, Requester] = OrderedDict()
         self._closed_count = 0
@@ -270,8 +270,8 @@ class Sessions:
 
     def account_erased(self, user_id: str, position: int) -> None:
         """Tells whom it concerns that an account was erased, here or by another process, at a position."""
-        if self.on_account_erased is not None:
-            self.on_account_erased(user_id, position)
+        for told in self.on_account_erased:
+            told(user_id, position)
 
     def session_ended(self, user_id: str | None) -> None:
         """Drops what is cached of a user whose sessions may have ended; None for all users."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from homeserver.logs import get_logger
 from homeserver.services.account_data import AccountData
+from homeserver.services.accounts.sessions import Requester
 from homeserver.services.errors import Forbidden, InvalidParam, MatrixError, NotFound
 from homeserver.services.profiles import Profiles
 from homeserver.services.rooms.access import Access
@@ -106,6 +107,22 @@ class Membership:
 
         if await self._sending.author(room, draft) and self.on_joined is not None:
             await self.on_joined(user_id, room)
+
+    async def is_outside(self, user_id: str, room_id: str) -> bool:
+        """Whether a user is not in a room now. Raises NotFound."""
+        return (await self._access.access_room(room_id)).tip_membership(user_id) != "join"
+
+    async def set_own(self, requester: Requester, room_id: str, content: dict[str, Any]) -> str:
+        """Sets one's own membership by an m.room.member event as it is; returns the event ID.
+
+        Raises NotFound, or Forbidden for what the rules do not allow.
+        """
+        room = await self._access.access_room(room_id)
+        was_outside = room.tip_membership(requester.user_id) != "join"
+        event_id = await self._sending.send_state(requester, room_id, "m.room.member", requester.user_id, content)
+        if was_outside and content.get("membership") == "join" and self.on_joined is not None:
+            await self.on_joined(requester.user_id, room)
+        return event_id
 
     async def authorise_join(self, user_id: str, room: Room) -> str | None:
         """In whose name a user of another server may join a restricted room; None where that needs nobody's.

@@ -15,6 +15,7 @@ from homeserver.services.rooms.room import NotLoaded, Room
 from homeserver.services.rooms.thread_lookup import ThreadLookup
 from homeserver.services.rooms.transactions import Transactions
 from matrix.canonical_json import encode_canonical_json
+from matrix.identifiers import get_domain
 from matrix.relations import ANNOTATION, THREAD, Relation, kept_relation, relation_of
 from storage.events import EventKind, StoredEvent
 from storage.relations import RelationRepository
@@ -133,8 +134,7 @@ class Sending:
                 raise NotFound("No such event in this room")
 
             def draft(room: Room) -> Sequence[Draft]:
-                levels = room.power_levels
-                if target.pdu.sender != requester.user_id and levels.user(requester.user_id) < levels.redact:
+                if not _may_redact(requester, target, room):
                     raise Forbidden("You may not redact this event")
                 return (
                     Draft(
@@ -158,8 +158,14 @@ class Sending:
     async def send_state(
         self, requester: Requester, room_id: str, event_type: str, state_key: str, content: dict[str, Any]
     ) -> str:
-        """Sets state; returns the event ID, that of the current event when it has the very same content."""
-        room = await self._access.access_joined_room(requester.user_id, room_id)
+        """Sets state; returns the event ID, that of the current event when it has the very same content.
+
+        One's own membership is for the rules alone to judge: all else takes being in the room.
+        """
+        if (event_type, state_key) == ("m.room.member", requester.user_id):
+            room = await self._access.access_room(room_id)
+        else:
+            room = await self._access.access_joined_room(requester.user_id, room_id)
         current = await self._current(room, (event_type, state_key))
         if current is not None and current.pdu.sender == requester.user_id and _same(current.pdu.content, content):
             return current.event_id
@@ -171,6 +177,17 @@ class Sending:
         if event is None and (position := room.tip_position(key)) is not None:
             event = (await self._events.load([position])).get(position)
         return event
+
+
+def _may_redact(requester: Requester, target: StoredEvent, room: Room) -> bool:
+    """Whether it is the requester's own event, they have the level, or are an administrator of the sender's server.
+
+    https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidredacteventidtxnid
+    """
+    sender, levels = target.pdu.sender, room.power_levels
+    if sender == requester.user_id or levels.user(requester.user_id) >= levels.redact:
+        return True
+    return requester.is_admin and get_domain(sender) == get_domain(requester.user_id)
 
 
 def _same(one: object, other: object) -> bool:

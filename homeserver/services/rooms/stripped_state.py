@@ -22,15 +22,8 @@ STRIPPED_STATE = (
 
 
 def stripped_event(pdu: Pdu) -> dict[str, Any]:
-    """An event in that form."""
-    return {
-        "type": pdu.type,
-        "sender": pdu.sender,
-        "state_key": pdu.state_key,
-        "content": pdu.content,
-        "origin_server_ts": pdu.origin_server_ts,
-        "event_id": pdu.event_id,
-    }
+    """An event in that form, which has no more than these four properties."""
+    return {"type": pdu.type, "sender": pdu.sender, "state_key": pdu.state_key, "content": pdu.content}
 
 
 def foreign_stripped_state(event: StoredEvent) -> list[Any]:

@@ -123,7 +123,7 @@ class RoomSections:
             or (has_news and (not request.filter.room.timeline.is_trivial or is_resolved_since(room, since)))
         ):
             state = await self._state_before(request, room, timeline.events, 0 if is_new else since)
-        state_events = await self._state_events(request, room, state, timeline.events, is_new=is_new)
+        state_events = await self._state_events(request, room, state, timeline.events, is_new=is_new, gap_after=since)
         ephemeral = await self._ephemeral(request, room, 0 if is_new else since)
         if not (is_new or timeline.events or state_events or ephemeral or account_data or timeline.limited):
             return None
@@ -188,9 +188,8 @@ class RoomSections:
         while begin and room.timeline[begin - 1].position > since:
             begin -= 1
         events = room.timeline[begin:]
-        if len(events) > request.timeline_limit or any(
-            event.pdu.state_key is not None or event.device == device for event in events
-        ):
+        is_special = any(event.pdu.state_key is not None or event.device == device for event in events)
+        if is_special or len(events) > request.timeline_limit:
             return None
         if request.ignored and any(event.pdu.sender in request.ignored for event in events):
             return None
@@ -248,7 +247,9 @@ class RoomSections:
         if not timeline.events:
             timeline = Slice((leaving,), False, user_room.position - 1)  # one always sees oneself leave
         state = await self._state_when_left(request, room, timeline)
-        state_events = await self._state_events(request, room, state, timeline.events, is_new=False)
+        state_events = await self._state_events(
+            request, room, state, timeline.events, is_new=False, gap_after=request.since
+        )
         state_events = [event for event in state_events if event.position <= user_room.position]
         return b"".join(
             (
@@ -311,6 +312,7 @@ class RoomSections:
         timeline: Sequence[StoredEvent],
         *,
         is_new: bool,
+        gap_after: int,
     ) -> list[StoredEvent]:
         """The state events to send, of `state` (what changed before the timeline), filtered and lazily loaded."""
         state_filter = request.filter.room.state
@@ -320,7 +322,7 @@ class RoomSections:
             positions = list(state.values())
         else:
             positions = [position for key, position in state.items() if key[0] != "m.room.member"]
-            positions += self._lazy_members_of(request, room, state, timeline, is_new=is_new)
+            positions += self._lazy_members_of(request, room, state, timeline, is_new=is_new, gap_after=gap_after)
         if not positions:
             return []
         loaded = await self._events.load(positions)
@@ -335,9 +337,11 @@ class RoomSections:
         timeline: Sequence[StoredEvent],
         *,
         is_new: bool,
+        gap_after: int,
     ) -> list[int]:
         """The member events that the device needs: of the timeline's senders, at first of the user, and of the heroes.
 
+        Who came, left or changed since what it was told last, which ends at `gap_after` (0: nothing), is not left out.
         https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members
         """
         changed = {event.pdu.state_key or "": event for event in timeline if _is_member(event)}
@@ -363,6 +367,8 @@ class RoomSections:
         if not request.filter.room.state.include_redundant_members:
             since = request.since if not is_new else 0
             members = self._lazy_members.unsent(device, room.room, members, since)
+        if gap_after:
+            members |= {key[1]: at for key, at in state.items() if key[0] == "m.room.member" and at > gap_after}
         self._lazy_members.note(device, room.room, members, request.now)
         return list(members.values())
 
@@ -449,13 +455,9 @@ def account_data_json(row: AccountDataRow) -> bytes:
     return b'{"type":' + orjson.dumps(row.type) + b',"content":' + row.content + b"}"
 
 
-def filter_account_data(
-    rows: Iterable[AccountDataRow], room_id: str, room_filter: RoomEventFilter
-) -> list[AccountDataRow]:
+def filter_account_data(rows: Iterable[AccountDataRow], room_id: str, chosen: RoomEventFilter) -> list[AccountDataRow]:
     """The account data of a room that a filter lets through."""
-    if not room_filter.allows_room(room_id):
-        return []
-    return [row for row in rows if room_filter.allows(row.type, None)]
+    return [row for row in rows if chosen.allows(row.type, None)] if chosen.allows_room(room_id) else []
 
 
 def _has_members(*groups: Iterable[StoredEvent]) -> bool:
