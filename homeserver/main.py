@@ -52,6 +52,7 @@ from homeserver.services.push_rules import PushRules
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.receipts import Receipts
 from homeserver.services.relations import Relations
+from homeserver.services.remote import Network
 from homeserver.services.reports import Reports
 from homeserver.services.rooms.acceptance import Acceptance
 from homeserver.services.rooms.access import Access
@@ -113,8 +114,15 @@ class RunningServer:
     writer: asyncio.Task[None]
 
 
-async def build_server(config: Config, database: Database, clock: Clock, notifier: Notifier) -> Server:
-    """Makes every service, once the database is open."""
+async def build_server(
+    config: Config,
+    database: Database,
+    clock: Clock,
+    notifier: Notifier,
+    *,
+    make_network: Callable[..., Network] = build_network,
+) -> Server:
+    """Makes every service, once the database is open. `make_network` is given by the simulation alone."""
     metrics = Metrics()
     pool, name, caches = database.pool, config.server_name, config.caches
     accounts = AccountRepository(pool)
@@ -145,7 +153,7 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
     changes = Changes()
     changes.start(stream.current)
     signing_key = load_signing_key(config.signing_key_file)
-    network = build_network(config, ServerKeyRepository(pool), DestinationRepository(pool), signing_key, metrics, clock)
+    network = make_network(config, ServerKeyRepository(pool), DestinationRepository(pool), signing_key, metrics, clock)
     await network.open()
     acceptance = Acceptance(stream, events, push_rules.known_rules, server_name=name)
     authoring = Authoring(stream, events, clock, acceptance, server_name=name, signing_key=signing_key)

@@ -85,8 +85,16 @@ class Database:
     two processes can never both be the writer, whatever either of them believes.
     """
 
-    def __init__(self, url: str, *, max_connections: int, revive: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        max_connections: int,
+        revive: Callable[[], None] | None = None,
+        connection_class: type[asyncpg.Connection] = asyncpg.Connection,
+    ) -> None:
         """`revive` brings back a PostgreSQL that has died, where it is this server's own."""
+        self._connection_class = connection_class
         self._url = url
         self._revive = revive
         self._max_connections = max_connections
@@ -104,7 +112,12 @@ class Database:
         """Connects and migrates. Raises StorageError with a line for the administrator."""
         try:
             self._pool = await asyncpg.create_pool(
-                self._url, min_size=1, max_size=self._max_connections, statement_cache_size=256, command_timeout=60
+                self._url,
+                min_size=1,
+                max_size=self._max_connections,
+                statement_cache_size=256,
+                command_timeout=60,
+                connection_class=self._connection_class,
             )
             async with self.pool.acquire() as connection:
                 await migrate(connection)
@@ -132,13 +145,24 @@ class Database:
 
     async def _connect(self) -> asyncpg.Connection:
         try:
-            return await asyncpg.connect(self._url, statement_cache_size=256, command_timeout=60)
+            return await self._connect_once()
         except OSError:
             if self._revive is None:
                 raise
             log.warning("the embedded PostgreSQL is not there: starting it")
             await asyncio.to_thread(self._revive)
-            return await asyncpg.connect(self._url, statement_cache_size=256, command_timeout=60)
+            return await self._connect_once()
+
+    async def _connect_once(self) -> asyncpg.Connection:
+        return await asyncpg.connect(
+            self._url, statement_cache_size=256, command_timeout=60, connection_class=self._connection_class
+        )
+
+    def abandon(self) -> None:
+        """Ends every connection as a crash would."""
+        self.drop_writer()
+        if self._pool is not None:
+            self._pool.terminate()
 
     def drop_writer(self) -> None:
         """Lets go of the writer's connection, on which something went wrong: `writer` makes another."""

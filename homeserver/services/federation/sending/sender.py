@@ -256,6 +256,17 @@ class Sender:
             with suppress(*CONNECTION_ERRORS):
                 await self._repository.delete_outgoing_edus(queue.destination, transaction.durable_edus_up_to)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is anything to send to anybody."""
+        return bool(self._tasks)
+
+    def abandon(self) -> None:
+        """Ends as a crash would, with nothing written."""
+        self._stopping = True
+        for task in self._tasks.values():
+            task.cancel()
+
     async def persist_forever(self) -> None:
         """Writes now and then how far destinations have got, until cancelled."""
         while True:

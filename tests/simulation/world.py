@@ -1,0 +1,338 @@
+"""Servers that share rooms over a bad network, users who do as they like there, and what must hold in the end.
+
+Everything that happens follows from a seed: who does what and when, what the network does to it, which server crashes.
+The servers are whole, with PostgreSQL and all; only time and the network are not real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from homeserver.http.context import Server
+from homeserver.main import build_server
+from homeserver.services.accounts.sessions import Requester
+from homeserver.services.errors import MatrixError
+from homeserver.services.notifier import Notifier
+from homeserver.services.rooms.authoring import Draft
+from homeserver.services.rooms.creation import RoomOptions
+from homeserver.services.rooms.room import Room
+from matrix.room_versions import ROOM_VERSIONS
+from matrix.signatures import SigningKey
+from storage.database import Database, StorageError
+from storage.events import EventKind
+from tests.conftest import make_config
+from tests.simulation.network import Internet, SimulatedNetwork, Weather
+from tests.simulation.virtual_time import CountedConnection, VirtualTimeLoop, real_time
+
+USERS_PER_SERVER = 2
+MAX_PAUSE_S = 2.0
+SETTLES_WITHIN_S = 24 * 3600.0
+
+KINDS = "SELECT event_id, kind, redacted_by IS NOT NULL AS redacted FROM events WHERE room = $1"
+
+
+@dataclass
+class SimServer:
+    """A server that can crash and come back."""
+
+    name: str
+    url: str
+    directory: Path
+    internet: Internet
+    server: Server | None = None
+    database: Database | None = None
+    tasks: tuple[asyncio.Task[None], ...] = ()
+
+    async def start(self) -> None:
+        """Comes (back) to life on its data."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        config = replace(make_config(self.directory), server_name=self.name)
+        config = replace(config, federation=replace(config.federation, enabled=True))
+        database = Database(self.url, max_connections=4, connection_class=CountedConnection)
+        with real_time():
+            await database.open()
+            server = await build_server(
+                config,
+                database,
+                loop.clock_ms,
+                Notifier(),
+                make_network=lambda *_: SimulatedNetwork(self.internet, self.name),
+            )
+        sender = server.federation.sender
+        await sender.open(server.stream.current)
+        self.server, self.database = server, database
+        self.tasks = tuple(asyncio.create_task(work) for work in (server.stream.run(), sender.persist_forever()))
+        self.internet.servers[self.name] = server
+        self.internet.keys[self.name] = server.signing_key
+
+    async def crash(self) -> None:
+        """Ends at once, in the middle of whatever it does."""
+        assert self.server is not None
+        assert self.database is not None
+        del self.internet.servers[self.name]
+        self.database.abandon()
+        self.server.federation.sender.abandon()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.wait(self.tasks)
+        self.server = self.database = None
+
+    async def stop(self) -> None:
+        """Ends for good."""
+        if self.server is not None:
+            await self.crash()
+
+
+class World:
+    """Some servers, their users, and one room after another."""
+
+    def __init__(self, seed: int, urls: list[str]) -> None:
+        self.rng = random.Random(seed)
+        self.internet = Internet(self.rng)
+        self._directory = tempfile.TemporaryDirectory(prefix="weft-simulation-")
+        self.servers: list[SimServer] = []
+        for number, url in enumerate(urls):
+            name = f"server{number}.test"
+            directory = Path(self._directory.name) / name
+            directory.mkdir()
+            key = SigningKey("a", self.rng.randbytes(32))
+            (directory / "signing.key").write_text(key.to_line() + "\n")
+            self.servers.append(SimServer(name, url, directory, self.internet))
+        self.users = [
+            (server, f"@user{number}:{server.name}") for server in self.servers for number in range(USERS_PER_SERVER)
+        ]
+        self.acknowledged: set[str] = set()
+
+    async def start(self) -> None:
+        """Every server runs."""
+        for server in self.servers:
+            await server.start()
+            assert server.server is not None
+            for _, user_id in self.users:
+                if user_id.endswith(":" + server.name):
+                    localpart = user_id[1:].partition(":")[0]
+                    await server.server.registration.create_user(localpart, None)
+
+    async def stop(self) -> None:
+        """No server runs any more."""
+        for server in self.servers:
+            await server.stop()
+        self._directory.cleanup()
+
+    async def room(self, actions: int) -> None:
+        """Has users do things in a new room while the network and the servers fail, then lets all come to rest.
+
+        Checks that every server that is in the room then has the same events and the same state, and that no event
+        that was acknowledged is missing.
+        """
+        self.acknowledged = set()
+        room_id = await self._open_room()
+        weather = self.internet.weather = Weather(
+            lost=self.rng.choice((0, 0.1, 0.3)),
+            answers_lost=self.rng.choice((0, 0.1, 0.3)),
+            repeated=self.rng.choice((0, 0.2)),
+            max_delay_s=self.rng.choice((0.05, 1.0, 5.0)),
+        )
+        tasks = []
+        for _ in range(actions):
+            await asyncio.sleep(self.rng.random() * MAX_PAUSE_S)
+            tasks.append(asyncio.create_task(self._act(room_id)))
+            if self.rng.random() < 0.15:
+                await self._disturb()
+        await self._heal()
+        await asyncio.gather(*tasks)
+        await self._settle()
+        await self._last_words(room_id)
+        await self._check(room_id)
+        print(f"{room_id}: {len(self.acknowledged)} events acknowledged, weather {weather}")
+
+    async def _open_room(self) -> str:
+        self.internet.weather, self.internet.cut = Weather(), set()
+        server, creator = self.rng.choice(self.users)
+        assert server.server is not None
+        version = self.rng.choice(list(ROOM_VERSIONS))
+        levels = {user_id: 50 for _, user_id in self.users if self.rng.random() < 0.4 and user_id != creator}
+        if not ROOM_VERSIONS[version].creators_have_infinite_power:
+            levels[creator] = 100
+        options = RoomOptions(
+            preset="public_chat", room_version=version, power_level_content_override={"users": levels}
+        )
+        room_id = await server.server.creation.create(_requester(creator), options)
+        for other, user_id in self.users:
+            if user_id != creator and self.rng.random() < 0.9:
+                assert other.server is not None
+                await other.server.membership.join(user_id, room_id, None, [server.name])
+        await self._settle()
+        return room_id
+
+    async def _disturb(self) -> None:
+        """Something goes wrong, or right again."""
+        match self.rng.choice(("cut", "join", "crash")):
+            case "cut":
+                one, other = self.rng.sample(self.servers, 2)
+                self.internet.cut.add(frozenset((one.name, other.name)))
+            case "join":
+                self.internet.cut.clear()
+            case "crash":
+                server = self.rng.choice(self.servers)
+                if server.server is not None:
+                    await server.crash()
+                    await asyncio.sleep(self.rng.random() * 20)
+                    await server.start()
+
+    async def _heal(self) -> None:
+        self.internet.weather, self.internet.cut = Weather(), set()
+        for server in self.servers:
+            if server.server is None:
+                await server.start()
+
+    async def _act(self, room_id: str) -> None:
+        """A user does something, which may be forbidden, or fail with their server."""
+        at, user_id = self.rng.choice(self.users)
+        act = self.rng.choice(ACTS)
+        target = self.rng.choice(self.users)[1]
+        via = [server.name for server in self.servers]
+        number = self.rng.randrange(10**6)
+        server = at.server
+        if server is None:
+            return
+        try:
+            event_id = await act(server, user_id, room_id, target, number, via)
+        except (MatrixError, StorageError, *server.database.connection_errors):
+            return
+        if event_id is not None:
+            self.acknowledged.add(event_id)
+
+    async def _settle(self) -> None:
+        """Waits until nobody has anything to send any more."""
+        async with asyncio.timeout(SETTLES_WITHIN_S):
+            while self._is_busy():  # noqa: ASYNC110 -- seconds that cost nothing
+                await asyncio.sleep(1)
+
+    def _is_busy(self) -> bool:
+        return self.internet.under_way > 0 or any(
+            server.server is not None and server.server.federation.sender.is_busy for server in self.servers
+        )
+
+    async def _last_words(self, room_id: str) -> None:
+        """Somebody of each server says something: what a server has missed it hears of now, and all branches meet."""
+        for _ in range(2):
+            for server in self.servers:
+                assert server.server is not None
+                room = await server.server.access.find_resident_room(room_id)
+                speaker = next(iter(sorted(room.local_joined)), None) if room is not None else None
+                if room is None or speaker is None:
+                    continue
+                try:
+                    await _message(server.server, speaker, room_id, "", self.rng.randrange(10**6), [])
+                except MatrixError:
+                    continue  # not everybody may speak
+                await self._settle()
+
+    async def _check(self, room_id: str) -> None:
+        states: dict[str, dict[tuple[str, str], str]] = {}
+        known: dict[str, set[str]] = {}
+        for server in self.servers:
+            assert server.server is not None
+            room = await server.server.access.find_resident_room(room_id)
+            if room is None or not room.local_joined:
+                continue
+            states[server.name] = await self._state(server.server, room)
+            known[server.name] = await self._events(server.server, room)
+        if not states:
+            return
+        (first, state), *others = states.items()
+        for name, other in others:
+            differences = {key for key in state.keys() | other.keys() if state.get(key) != other.get(key)}
+            assert not differences, f"{first} and {name} differ in {sorted(differences)} of {room_id}"
+        everything = set.union(*known.values())
+        for event_id in self.acknowledged:
+            assert event_id in everything, f"{event_id} was acknowledged and is nowhere"
+
+    async def _state(self, server: Server, room: Room) -> dict[tuple[str, str], str]:
+        events = await server.events.load(room.state.values())
+        return {key: events[position].event_id for key, position in room.state.items()}
+
+    async def _events(self, server: Server, room: Room) -> set[str]:
+        rows = await server.database.pool.fetch(KINDS, room.room)
+        return {row["event_id"] for row in rows if row["kind"] != EventKind.REJECTED}
+
+
+def _requester(user_id: str) -> Requester:
+    return Requester(user_id, 1, "DEVICE", False)
+
+
+async def _author(server: Server, room_id: str, draft: Draft) -> str | None:
+    room = await server.access.access_joined_room(draft.sender, room_id)
+    made = await server.sending.author(room, lambda _: (draft,))
+    return made[0].event_id if made else None
+
+
+async def _message(server: Server, user: str, room_id: str, _target: str, number: int, _via: list[str]) -> str | None:
+    return await _author(server, room_id, Draft("m.room.message", user, {"body": str(number), "msgtype": "m.text"}))
+
+
+async def _topic(server: Server, user: str, room_id: str, _target: str, number: int, _via: list[str]) -> str | None:
+    return await _author(server, room_id, Draft("m.room.topic", user, {"topic": str(number)}, ""))
+
+
+async def _tag(server: Server, user: str, room_id: str, target: str, number: int, _via: list[str]) -> str | None:
+    return await _author(server, room_id, Draft("test.tag", user, {"number": number}, f"key{number % 3}"))
+
+
+async def _power(server: Server, user: str, room_id: str, target: str, number: int, _via: list[str]) -> str | None:
+    room = await server.access.access_joined_room(user, room_id)
+    event = room.tip_event(("m.room.power_levels", ""))
+    assert event is not None
+    users = {**event.pdu.content.get("users", {}), target: number % 60}
+    return await _author(server, room_id, Draft("m.room.power_levels", user, {**event.pdu.content, "users": users}, ""))
+
+
+async def _rules(server: Server, user: str, room_id: str, _target: str, number: int, _via: list[str]) -> str | None:
+    rule = "public" if number % 3 else "invite"
+    return await _author(server, room_id, Draft("m.room.join_rules", user, {"join_rule": rule}, ""))
+
+
+async def _join(server: Server, user: str, room_id: str, _target: str, _number: int, via: list[str]) -> None:
+    await server.membership.join(user, room_id, None, via)
+
+
+async def _leave(server: Server, user: str, room_id: str, _target: str, _number: int, _via: list[str]) -> None:
+    await server.membership.leave(user, room_id, None)
+
+
+async def _kick(server: Server, user: str, room_id: str, target: str, _number: int, _via: list[str]) -> None:
+    await server.membership.kick(user, room_id, target, None)
+
+
+async def _ban(server: Server, user: str, room_id: str, target: str, number: int, _via: list[str]) -> None:
+    if number % 2:
+        await server.membership.ban(user, room_id, target, None)
+    else:
+        await server.membership.unban(user, room_id, target, None)
+
+
+async def _invite(server: Server, user: str, room_id: str, target: str, _number: int, _via: list[str]) -> None:
+    await server.membership.invite(user, room_id, target, None)
+
+
+Act = Callable[[Server, str, str, str, int, list[str]], Awaitable[Any]]
+ACTS: list[Act] = [
+    *(_message,) * 5,
+    *(_topic,) * 2,
+    *(_tag,) * 3,
+    *(_join,) * 3,
+    _power,
+    _rules,
+    _leave,
+    _kick,
+    _ban,
+    _invite,
+]
