@@ -130,18 +130,23 @@ class IncomingEvents:
             if room.stale:
                 continue
             if await self._is_missing_events(room, one):
-                for before in await self._fetch_between(origin, room, one):
-                    await self._receive_after_gap(origin, room, before)
-                await self._receiving.settle(room)
+                await self._receive_between(origin, room, one)
             return await self._receive_after_gap(origin, room, one)
         raise Dropped("The room cannot be loaded")
 
-    async def _fetch_between(self, origin: str, room: Room, one: Verified) -> list[Verified]:
+    async def _receive_between(self, origin: str, room: Room, one: Verified) -> None:
+        """Takes in what is missing before an event, as far as it can be had."""
         try:
-            return await self._missing_events.fetch_between(origin, room, one.pdu.event_id)
+            found = await self._missing_events.fetch_between(origin, room, one.pdu.event_id)
         except RemoteFailure as failure:
             log.info("missing events could not be fetched", room_id=room.room_id, reason=str(failure))
-            return []
+            return
+        for before in found:
+            try:
+                await self._receive_after_gap(origin, room, before)
+            except (Dropped, RemoteFailure) as error:
+                log.info("a missing event was dropped", event_id=before.pdu.event_id, reason=str(error))
+        await self._receiving.settle(room)
 
     async def _receive_after_gap(self, origin: str, room: Room, one: Verified) -> Done | None:
         """Takes in an event, by the word of the other server on the state before it where that cannot be told."""

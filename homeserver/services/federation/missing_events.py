@@ -13,7 +13,7 @@ from urllib.parse import quote
 from homeserver.logs import get_logger
 from homeserver.services.federation.outliers import Outliers
 from homeserver.services.federation.verification import Verification, Verified
-from homeserver.services.remote import RemoteFailure, RemoteMisbehaved, Transport
+from homeserver.services.remote import RemoteFailure, RemoteMisbehaved, RemoteUnreachable, Transport
 from homeserver.services.rooms.branches import Branches, State
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import Room
@@ -57,7 +57,8 @@ class MissingEvents:
             "earliest_events": [extremity.reference.event_id for extremity in room.tip.extremities],
             "latest_events": [latest],
             "limit": MAX_MISSING_EVENTS,
-            "min_depth": 0,
+            # Beyond what this server has had of the room is history, which is fetched when somebody reads it.
+            "min_depth": min((event.pdu.depth for event in room.timeline), default=0),
         }
         path = f"/_matrix/federation/v1/get_missing_events/{quote(room.room_id, safe='')}"
         answer = await self._transport.request(origin, "POST", path, content=content)
@@ -134,6 +135,8 @@ class MissingEvents:
         async def fetch(event_id: str) -> Verified | None:
             try:
                 return await self.fetch_event(origin, room.version, event_id)
+            except RemoteUnreachable:
+                raise  # without it the state would be another one
             except RemoteFailure as failure:
                 log.info("an event could not be fetched", event_id=event_id, reason=str(failure))
                 return None
