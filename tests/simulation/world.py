@@ -260,22 +260,54 @@ class World:
     async def _explain(self, states, room_id):
         keys = {k for s in states.values() for k in s}
         diff = [k for k in keys if len({s.get(k) for s in states.values()}) > 1]
-        if not diff: return
+        if not diff:
+            return
         ids = {s.get(k) for s in states.values() for k in diff} - {None}
         ids |= {e for s in self.servers for e in ()}
         for server in self.servers:
             room = await server.server.access.find_resident_room(room_id)
-            if room is None: print(server.name, "not resident"); continue
-            print("==", server.name, room.version.identifier, "joined here", room.local_joined, "servers", dict(room.servers), "ext", [(x.position, x.reference.event_id[:8], x.depth) for x in room.tip.extremities])
+            if room is None:
+                print(server.name, "not resident")
+                continue
+            print(
+                "==",
+                server.name,
+                room.version.identifier,
+                "joined here",
+                room.local_joined,
+                "servers",
+                dict(room.servers),
+                "ext",
+                [(x.position, x.reference.event_id[:8], x.depth) for x in room.tip.extremities],
+            )
             for k in diff:
                 print("   ", k, (states.get(server.name) or {}).get(k, "-")[:8])
             known = await server.server.events.load_ids(ids)
-            print("   knows", {i[:8]: (known[i].kind, known[i].pdu.content.get("membership")) if i in known else None for i in ids})
-            rows = await server.database.pool.fetch("select position, kind, event_id, sender, type, json from events where room=$1 order by position", room.room)
+            print(
+                "   knows",
+                {i[:8]: (known[i].kind, known[i].pdu.content.get("membership")) if i in known else None for i in ids},
+            )
+            rows = await server.database.pool.fetch(
+                "select position, kind, event_id, sender, type, json from events where room=$1 order by position",
+                room.room,
+            )
             import orjson
+
             for r in rows[-40:]:
                 j = orjson.loads(r["json"])
-                print("     ", r["position"], r["kind"], r["event_id"][:8], r["sender"], r["type"], j.get("state_key"), j["content"].get("membership") or j["content"].get("topic") or j["content"].get("join_rule"), "prev", [(p if isinstance(p,str) else p[0])[:8] for p in j["prev_events"]], j["depth"])
+                print(
+                    "     ",
+                    r["position"],
+                    r["kind"],
+                    r["event_id"][:8],
+                    r["sender"],
+                    r["type"],
+                    j.get("state_key"),
+                    j["content"].get("membership") or j["content"].get("topic") or j["content"].get("join_rule"),
+                    "prev",
+                    [(p if isinstance(p, str) else p[0])[:8] for p in j["prev_events"]],
+                    j["depth"],
+                )
 
     async def _state(self, server: Server, room: Room) -> dict[tuple[str, str], str]:
         events = await server.events.load(room.state.values())

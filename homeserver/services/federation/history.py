@@ -36,9 +36,12 @@ class History:
         self._branches = branches
 
     async def access_room(self, origin: str, room_id: str) -> Room:
-        """A room that another server takes part in. Raises Forbidden, NotFound."""
+        """A room that another server takes or took part in. Raises Forbidden, NotFound.
+
+        Who was shown out may still ask for what was before: without it they would not understand that they were.
+        """
         room = await self._resident.access_room(origin, room_id)
-        if origin not in room.servers:
+        if origin not in room.servers and not any(get_domain(user_id) == origin for user_id in room.members):
             raise Forbidden("Your server is not in the room")
         return room
 
@@ -63,6 +66,8 @@ class History:
         event = await self.access_event(origin, event_id, room)
         if not event.snapshot:
             raise NotFound("The state at this event is not known")
+        if origin not in room.servers and not await self._may_see(origin, room, event):
+            raise Forbidden("Your server was not in the room then")
         state = await self._access.state_at(room, event.snapshot)
         if event.pdu.state_key is not None and event.kind != EventKind.REJECTED:
             key = event.pdu.state_key_pair
@@ -150,28 +155,33 @@ class History:
         https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-6
         """
         visibility = room.pinned.get(HISTORY_VISIBILITY)
-        if visibility is None or (
+        is_shared = visibility is None or (
             visibility.replaces is None and visibility_of(visibility.pdu.content) in (SHARED, WORLD_READABLE)
-        ):
+        )
+        if is_shared and origin in room.servers:
             return [event.pdu.json for event in events]
         shown = []
         verdicts: dict[int, bool] = {}
         for event in events:
-            if get_domain(event.pdu.sender) == origin:
-                shown.append(event.pdu.json)
-                continue
-            if event.snapshot not in verdicts:
-                verdicts[event.snapshot] = await self._may_see(origin, room, event.snapshot)
-            shown.append(event.pdu.json if verdicts[event.snapshot] else redact_event(event.pdu.json, room.version))
+            verdict = verdicts.get(event.snapshot)
+            if verdict is None:
+                verdict = verdicts[event.snapshot] = await self._may_see(origin, room, event)
+            is_own = get_domain(event.pdu.sender) == origin
+            shown.append(event.pdu.json if verdict or is_own else redact_event(event.pdu.json, room.version))
         return shown
 
-    async def _may_see(self, origin: str, room: Room, snapshot: int) -> bool:
-        """Whether the state in a snapshot shows the room to somebody of another server."""
-        state = State(snapshot)
+    async def _may_see(self, origin: str, room: Room, event: StoredEvent) -> bool:
+        """Whether the state at an event shows it to somebody of another server.
+
+        "shared" is for those who are in the room, or will be: of those who have gone, for what they were there for.
+        """
+        if event.pdu.type == "m.room.member" and get_domain(event.pdu.state_key or "") == origin:
+            return True
+        state = State(event.snapshot)
         loaded = await self._branches.load_auth_state(room, state, [HISTORY_VISIBILITY])
-        event = loaded.get(HISTORY_VISIBILITY)
-        visibility = visibility_of(event.content if event is not None else None)
-        if visibility in (SHARED, WORLD_READABLE):
+        found = loaded.get(HISTORY_VISIBILITY)
+        visibility = visibility_of(found.content if found is not None else None)
+        if visibility == WORLD_READABLE or (visibility == SHARED and origin in room.servers):
             return True
         wanted = ("join", "invite") if visibility == INVITED else ("join",)
         members = [key for key in room.keys if key[0] == "m.room.member" and get_domain(key[1]) == origin]

@@ -40,6 +40,7 @@ class Outliers:
         """
         pdus = {one.pdu.event_id: one.pdu for one in verified}
         wanted = pdus.keys() | {event_id for pdu in pdus.values() for event_id in pdu.auth_events}
+        wanted |= {create_id for pdu in pdus.values() if (create_id := create_event_id(pdu)) is not None}
         known = await self._events.load_ids(wanted)
         new: list[StoredEvent] = []
         for pdu in in_auth_order([pdu for event_id, pdu in pdus.items() if event_id not in known]):
