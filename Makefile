@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: run test lint bench bench-state-res clean
+.PHONY: run test lint simulate bench bench-state-res clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.installed
@@ -35,6 +35,10 @@ $(VENV)/.installed: $(VENV)/bin/python setup.cfg constraints.txt
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) install -c constraints.txt -e '.[test,bench]'
 	touch $@
+
+# A federation in virtual time: `make simulate SEED=1 ROUNDS=100`. A seed that fails says so, and replays exactly.
+simulate: $(VENV)/.installed-test
+	SEED=$(or $(SEED),1) ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest tests/simulation
 
 clean:
 	rm -rf $(VENV) .bench build dist *.egg-info

@@ -1,4 +1,4 @@
-"""One world from a seed: `python -m tests.simulation SEED URL…`, with PYTHONHASHSEED=0 and databases with the schema."""
+"""One world from a seed: `python -m tests.simulation SEED URL…`, with PYTHONHASHSEED=0 and migrated databases."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from storage.database import Database, StorageError
 from storage.events import EventKind
 from tests.conftest import make_config
 from tests.simulation.network import Internet, SimulatedNetwork, Weather
+from tests.simulation.report import describe
 from tests.simulation.virtual_time import CountedConnection, VirtualTimeLoop, real_time
 
 USERS_PER_SERVER = 2
@@ -248,66 +249,20 @@ class World:
             known[server.name] = await self._events(server.server, room)
         if not states:
             return
-        await self._explain(states, room_id)
-        (first, state), *others = states.items()
-        for name, other in others:
-            differences = {key for key in state.keys() | other.keys() if state.get(key) != other.get(key)}
-            assert not differences, f"{first} and {name} differ in {sorted(differences)} of {room_id}"
+        differing = [
+            key
+            for key in sorted({key for state in states.values() for key in state})
+            if len({state.get(key) for state in states.values()}) > 1
+        ]
+        if differing:
+            for server in self.servers:
+                assert server.server is not None
+                if server.name in states and (room := await server.server.access.find_resident_room(room_id)):
+                    await describe(server.name, server.server, room, states[server.name], differing)
+        assert not differing, f"the servers differ in {differing} of {room_id}"
         everything = set.union(*known.values())
         for event_id in self.acknowledged:
             assert event_id in everything, f"{event_id} was acknowledged and is nowhere"
-
-    async def _explain(self, states, room_id):
-        keys = {k for s in states.values() for k in s}
-        diff = [k for k in keys if len({s.get(k) for s in states.values()}) > 1]
-        if not diff:
-            return
-        ids = {s.get(k) for s in states.values() for k in diff} - {None}
-        ids |= {e for s in self.servers for e in ()}
-        for server in self.servers:
-            room = await server.server.access.find_resident_room(room_id)
-            if room is None:
-                print(server.name, "not resident")
-                continue
-            print(
-                "==",
-                server.name,
-                room.version.identifier,
-                "joined here",
-                room.local_joined,
-                "servers",
-                dict(room.servers),
-                "ext",
-                [(x.position, x.reference.event_id[:8], x.depth) for x in room.tip.extremities],
-            )
-            for k in diff:
-                print("   ", k, (states.get(server.name) or {}).get(k, "-")[:8])
-            known = await server.server.events.load_ids(ids)
-            print(
-                "   knows",
-                {i[:8]: (known[i].kind, known[i].pdu.content.get("membership")) if i in known else None for i in ids},
-            )
-            rows = await server.database.pool.fetch(
-                "select position, kind, event_id, sender, type, json from events where room=$1 order by position",
-                room.room,
-            )
-            import orjson
-
-            for r in rows[-40:]:
-                j = orjson.loads(r["json"])
-                print(
-                    "     ",
-                    r["position"],
-                    r["kind"],
-                    r["event_id"][:8],
-                    r["sender"],
-                    r["type"],
-                    j.get("state_key"),
-                    j["content"].get("membership") or j["content"].get("topic") or j["content"].get("join_rule"),
-                    "prev",
-                    [(p if isinstance(p, str) else p[0])[:8] for p in j["prev_events"]],
-                    j["depth"],
-                )
 
     async def _state(self, server: Server, room: Room) -> dict[tuple[str, str], str]:
         events = await server.events.load(room.state.values())
