@@ -40,6 +40,13 @@ from homeserver.services.accounts.shared_secret import SharedSecretRegistration
 from homeserver.services.aggregations import Aggregations
 from homeserver.services.changes import Changes
 from homeserver.services.client_events import ClientEvents
+from homeserver.services.encryption.cross_signing import CrossSigning
+from homeserver.services.encryption.dehydrated_devices import DehydratedDevices
+from homeserver.services.encryption.device_keys import DeviceKeys
+from homeserver.services.encryption.device_lists import DeviceLists
+from homeserver.services.encryption.key_backup import KeyBackup
+from homeserver.services.encryption.shared_rooms import SharedRooms
+from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.event_views import EventViews
 from homeserver.services.federation.parts import Surroundings, build_federation
 from homeserver.services.filters import Filters
@@ -75,6 +82,7 @@ from homeserver.services.rooms.transactions import Transactions
 from homeserver.services.rooms.upgrades import Upgrades
 from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
+from homeserver.services.sync.device_sections import DeviceSections
 from homeserver.services.sync.room_sections import RoomSections
 from homeserver.services.sync.service import Sync
 from homeserver.services.typing import Typing
@@ -82,12 +90,17 @@ from homeserver.services.unread import UnreadCounting
 from homeserver.services.user_directory import UserDirectory
 from homeserver.signing_key import load_signing_key
 from storage.accounts import AccountRepository
-from storage.database import Database
+from storage.cross_signing import CrossSigningRepository
+from storage.database import CONNECTION_ERRORS, Database
+from storage.dehydrated_devices import DehydratedDeviceRepository
 from storage.destinations import DestinationRepository
+from storage.device_keys import DeviceKeyRepository
+from storage.device_lists import DeviceListRepository
 from storage.directory import DirectoryRepository
 from storage.embedded import EmbeddedPostgres
 from storage.events import EventRepository
 from storage.federation import FederationRepository
+from storage.key_backup import KeyBackupRepository
 from storage.presence import PresenceRepository
 from storage.relations import RelationRepository
 from storage.reports import ReportRepository
@@ -95,6 +108,7 @@ from storage.rooms import RoomRepository
 from storage.server_keys import ServerKeyRepository
 from storage.snapshots import SnapshotRepository
 from storage.stream import StreamRepository
+from storage.to_device import ToDeviceRepository
 from storage.tokens import TokenRepository
 from storage.unread import UnreadRepository
 from storage.user_data import UserDataRepository
@@ -103,6 +117,7 @@ log = get_logger(__name__)
 
 SHUTDOWN_TIMEOUT_S = 10.0
 KEEPALIVE_S = 75.0
+CLEAN_INTERVAL_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,18 +222,58 @@ async def build_server(
         enabled=config.presence.enabled,
     )
     profiles.on_renamed = presence.on_profile
-    sync = Sync(stream, notifier, changes, registry, rooms, user_rooms, account_data, sections, presence, config.limits)
+    device_list_rows, device_key_rows = DeviceListRepository(pool), DeviceKeyRepository(pool)
+    cross_signing_rows = CrossSigningRepository(pool)
+    shared_rooms = SharedRooms(device_list_rows, registry, user_rooms, start=stream.current)
+    device_lists = DeviceLists(device_list_rows, shared_rooms, registry, user_rooms, stream, notifier)
+    device_keys = DeviceKeys(
+        device_key_rows,
+        cross_signing_rows,
+        device_lists,
+        metrics,
+        clock,
+        server_name=name,
+        max_devices=caches.tokens,
+    )
+    to_device = ToDevice(
+        ToDeviceRepository(pool), stream, notifier, metrics, clock, server_name=name, max_devices=caches.tokens
+    )
+    sync = Sync(
+        stream,
+        notifier,
+        changes,
+        registry,
+        rooms,
+        user_rooms,
+        account_data,
+        sections,
+        presence,
+        DeviceSections(to_device, device_keys, device_lists, max_devices=caches.tokens),
+        config.limits,
+    )
     typing = Typing(access, stream, notifier, changes, clock)
-    acceptance.observers += [user_rooms.on_event, typing.on_event, presence.on_event, sync.on_event]
-    acceptance.membership_observers.append(user_rooms.on_membership)
+    acceptance.observers += [
+        user_rooms.on_event,
+        shared_rooms.on_event,
+        typing.on_event,
+        presence.on_event,
+        sync.on_event,
+    ]
+    acceptance.membership_observers += [user_rooms.on_membership, shared_rooms.on_membership]
     aliases = Aliases(rooms, access, stream, network.transport, server_name=name)
     listings = DirectoryRepository(pool)
     room_tags = RoomTags(account_data, access)
     membership.on_joined = room_tags.follow
     rate_limits = RateLimiter(config.rate_limits, clock)
     sessions = Sessions(accounts, clock, max_cached_tokens=caches.tokens, lifetimes=config.sessions)
-    sessions.on_user_changed = profiles.forget
     sessions.on_account_erased += [registry.erase, lambda user_id, _position: presence.on_profile(user_id, {})]
+    sessions.on_devices_changed = device_lists.announce_pending
+
+    def forget_user(user_id: str | None) -> None:
+        profiles.forget(user_id)
+        device_lists.look_again()
+
+    sessions.on_user_changed = forget_user
     tokens = TokenRepository(pool)
     passwords = Passwords(accounts, sessions)
     login = Login(name, accounts, passwords, sessions, rate_limits, tokens, clock)
@@ -314,6 +369,12 @@ async def build_server(
         receipts=receipts,
         typing=typing,
         presence=presence,
+        device_lists=device_lists,
+        device_keys=device_keys,
+        cross_signing=CrossSigning(cross_signing_rows, device_key_rows, device_keys, device_lists),
+        key_backup=KeyBackup(KeyBackupRepository(pool)),
+        to_device=to_device,
+        dehydrated_devices=DehydratedDevices(DehydratedDeviceRepository(pool), to_device, device_lists, stream),
         sync=sync,
     )
 
@@ -349,6 +410,8 @@ async def running(
         for loop in (
             server.typing.expire_forever(),
             server.presence.publish_forever(),
+            server.device_lists.announce_forever(),
+            _clean_forever(server),
             server.sessions.write_seen_forever(),
             server.sessions.follow_ended_forever(),
             server.network.run_forever(),
@@ -365,6 +428,17 @@ async def _finish_writing(server: Server, writer: asyncio.Task[None]) -> None:
     server.stream.stop()
     await writer
     await server.sessions.write_seen()
+
+
+async def _clean_forever(server: Server) -> None:
+    """Removes what nobody needs any more, now and then, until cancelled."""
+    while True:
+        await asyncio.sleep(CLEAN_INTERVAL_S)
+        try:
+            await server.to_device.clean()
+            await server.device_keys.clean()
+        except CONNECTION_ERRORS as error:
+            log.warning("not cleaned up, trying again later", error=repr(error))
 
 
 def _background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -9,7 +9,10 @@ from typing import NamedTuple
 import asyncpg
 import orjson
 
+from storage.cross_signing import IS_SIGNING_KEY
 from storage.database import StorageError
+from storage.device_lists import mark_pending
+from storage.devices import remove_devices, remove_identity
 from storage.directory import directory_text
 
 
@@ -86,6 +89,10 @@ class UserExists(Exception):
     """The user ID is taken."""
 
 
+class DeviceIdIsKey(Exception):
+    """The device ID is one of the user's cross-signing keys."""
+
+
 class RegistrationTokenSpent(Exception):
     """The registration token has no use left, or is gone."""
 
@@ -139,10 +146,13 @@ RETURNING device
 DEVICES = """
 SELECT device, device_id, display_name, last_seen_ts, last_seen_ip FROM devices WHERE user_id = $1 ORDER BY device
 """
-RENAME_DEVICE = "UPDATE devices SET display_name = $3 WHERE user_id = $1 AND device_id = $2"
-DELETE_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id = ANY($2::text[]) RETURNING device"
-DELETE_ALL_DEVICES = "DELETE FROM devices WHERE user_id = $1 RETURNING device"
-DELETE_OTHER_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device <> $2 RETURNING device"
+RENAME_DEVICE = """
+UPDATE devices SET display_name = $3 WHERE user_id = $1 AND device_id = $2
+RETURNING EXISTS (SELECT FROM device_keys k WHERE k.device = devices.device)
+"""
+DEVICES_BY_ID = "SELECT device FROM devices WHERE user_id = $1 AND device_id = ANY($2::text[])"
+ALL_DEVICES = "SELECT device FROM devices WHERE user_id = $1"
+OTHER_DEVICES = "SELECT device FROM devices WHERE user_id = $1 AND device <> $2"
 TOUCH_DEVICES = """
 UPDATE devices SET last_seen_ts = seen.ts, last_seen_ip = seen.ip
 FROM unnest($1::int[], $2::bigint[], $3::text[]) AS seen (device, ts, ip) WHERE devices.device = seen.device
@@ -271,7 +281,8 @@ class AccountRepository:
                 await connection.execute(ERASE_PRESENCE, user_id)
             await connection.execute(DELETE_LOGIN_TOKENS, user_id)
             await connection.execute(DELETE_OPENID_TOKENS, user_id)
-            await _end_sessions(connection, user_id, DELETE_ALL_DEVICES, user_id)
+            await _end_sessions(connection, user_id, ALL_DEVICES, user_id)
+            await remove_identity(connection, user_id)
             await connection.execute(NOTIFY_SESSIONS_ENDED, user_id)  # other processes may know the profile, too
             return erased
 
@@ -303,10 +314,12 @@ class AccountRepository:
     ) -> tuple[int, bool]:
         """Gives a device (made if need be) tokens in place of any it had.
 
-        Returns the device's number, and whether it had any.
+        Returns the device's number, and whether it had any. Raises DeviceIdIsKey.
         """
         async with self._pool.acquire() as connection, connection.transaction():
             device = int(await connection.fetchval(UPSERT_DEVICE, user_id, device_id, display_name))
+            if await connection.fetchval(IS_SIGNING_KEY, user_id, device_id):
+                raise DeviceIdIsKey
             replaced = await connection.execute(DELETE_TOKENS_OF_DEVICE, device)
             await connection.execute(DELETE_REFRESH_TOKENS_OF_DEVICE, device)
             await _insert_tokens(connection, device, tokens, replaces=None, now_ms=now_ms)
@@ -350,23 +363,27 @@ class AccountRepository:
         return [DeviceRow(*row) for row in await self._pool.fetch(DEVICES, user_id)]
 
     async def rename_device(self, user_id: str, device_id: str, display_name: str | None) -> bool:
-        """Names a device; False when there is none."""
-        return bool(await self._pool.execute(RENAME_DEVICE, user_id, device_id, display_name) != "UPDATE 0")
+        """Names a device; False when there is none. Whoever looks up its keys sees the name."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            has_keys = await connection.fetchval(RENAME_DEVICE, user_id, device_id, display_name)
+            if has_keys:
+                await mark_pending(connection, user_id)
+            return has_keys is not None
 
     async def delete_devices(self, user_id: str, device_ids: list[str]) -> list[int]:
         """Removes devices with their tokens; returns their numbers."""
         async with self._pool.acquire() as connection, connection.transaction():
-            return await _end_sessions(connection, user_id, DELETE_DEVICES, user_id, device_ids)
+            return await _end_sessions(connection, user_id, DEVICES_BY_ID, user_id, device_ids)
 
     async def delete_other_devices(self, user_id: str, device: int) -> list[int]:
         """Removes every device of a user but this one; returns their numbers."""
         async with self._pool.acquire() as connection, connection.transaction():
-            return await _end_sessions(connection, user_id, DELETE_OTHER_DEVICES, user_id, device)
+            return await _end_sessions(connection, user_id, OTHER_DEVICES, user_id, device)
 
     async def delete_all_devices(self, user_id: str) -> list[int]:
         """Removes every device of a user; returns their numbers."""
         async with self._pool.acquire() as connection, connection.transaction():
-            return await _end_sessions(connection, user_id, DELETE_ALL_DEVICES, user_id)
+            return await _end_sessions(connection, user_id, ALL_DEVICES, user_id)
 
     async def follow_ended_sessions(
         self, on_ended: Callable[[str | None], None], on_erased: Callable[[str, int], None]
@@ -450,8 +467,9 @@ async def _finish_refresh(connection: asyncpg.Connection, user_id: str, replaced
 
 
 async def _end_sessions(connection: asyncpg.Connection, user_id: str, statement: str, *args: object) -> list[int]:
-    """Deletes devices by `statement`, and tells other processes when the transaction commits."""
+    """Deletes the devices that `statement` finds, and tells other processes when the transaction commits."""
     devices = [row["device"] for row in await connection.fetch(statement, *args)]
     if devices:
+        await remove_devices(connection, user_id, devices)
         await connection.execute(NOTIFY_SESSIONS_ENDED, user_id)
     return devices

@@ -9,6 +9,14 @@ from typing import Any
 import asyncpg
 
 from storage.database import StorageError
+from storage.device_lists import (
+    HAS_DEVICE_LIST,
+    HAS_SIGNATURE,
+    DeviceListRow,
+    SignatureRow,
+    upsert_device_lists,
+    upsert_signatures,
+)
 from storage.directory import RoomSummaryRow, upsert_room_summaries
 from storage.events import REDACT_EVENTS, EventMove, StoredEvent, insert_events, move_events
 from storage.federation import (
@@ -35,6 +43,13 @@ from storage.rooms import (
     upsert_memberships,
 )
 from storage.snapshots import NewSnapshot, SnapshotRepository, insert_snapshots
+from storage.to_device import (
+    HAS_TRANSACTION,
+    ToDeviceRow,
+    ToDeviceTransactionRow,
+    insert_messages,
+    insert_transactions,
+)
 from storage.unread import (
     CountingModeRow,
     RoomHighlightRow,
@@ -92,6 +107,7 @@ class Writes:
         "aliases",
         "counting_modes",
         "destinations",
+        "device_lists",
         "events",
         "memberships",
         "moves",
@@ -105,11 +121,14 @@ class Writes:
         "replacements",
         "room_highlights",
         "rooms",
+        "signatures",
         "snapshots",
         "state_keys",
         "statuses",
         "summaries",
         "thread_events",
+        "to_device",
+        "to_device_transactions",
     )
 
     def __init__(self) -> None:
@@ -135,6 +154,10 @@ class Writes:
         self.destinations: list[DestinationRow] = []
         self.outgoing_edus: list[OutgoingEdu] = []
         self.pending_redactions: list[PendingRedaction] = []
+        self.to_device: list[ToDeviceRow] = []
+        self.to_device_transactions: list[ToDeviceTransactionRow] = []
+        self.signatures: list[SignatureRow] = []
+        self.device_lists: list[DeviceListRow] = []
 
     def extend(self, other: Writes) -> None:
         """Adds what another holds, behind what is here."""
@@ -171,6 +194,10 @@ KINDS = (
     "outgoing",
     "outgoing_edus",
     "pending_redactions",
+    "to_device",
+    "to_device_transactions",
+    "signatures",
+    "device_lists",
 )
 
 
@@ -212,6 +239,13 @@ class StreamRepository:
         elif writes.statuses:
             status = writes.statuses[-1]
             found = await connection.fetchval(HAS_STATUS, status.user_id, status.position)
+        elif writes.to_device_transactions:
+            transaction = writes.to_device_transactions[-1]
+            found = await connection.fetchval(HAS_TRANSACTION, transaction.source, transaction.txn_id)
+        elif writes.device_lists:
+            found = await connection.fetchval(HAS_DEVICE_LIST, *writes.device_lists[-1])
+        elif writes.signatures:
+            found = await connection.fetchval(HAS_SIGNATURE, *writes.signatures[-1][:5])
         else:
             assert writes.aliases, "what else is written goes with events"
             found = await connection.fetchval(HAS_ALIAS, *writes.aliases[-1])
@@ -277,6 +311,14 @@ class StreamRepository:
                 await insert_outgoing_edus(connection, rows)
             case "pending_redactions":
                 await insert_pending_redactions(connection, rows)
+            case "to_device":
+                await insert_messages(connection, rows)
+            case "to_device_transactions":
+                await insert_transactions(connection, rows)
+            case "signatures":
+                await upsert_signatures(connection, rows)
+            case "device_lists":
+                await upsert_device_lists(connection, rows)
             case _:
                 raise AssertionError(kind)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.errors import InvalidParam
 from homeserver.services.presence import State
-from homeserver.services.sync.tokens import decode_token
+from homeserver.services.sync.tokens import decode_sync_token
 
 PRESENCES: dict[str, State] = {"offline": "offline", "online": "online", "unavailable": "unavailable"}
 
@@ -22,7 +22,7 @@ async def sync(request: Request) -> Result:
     return await request.server.sync.sync(
         request.requester,
         await request.server.filters.resolve(request.requester.user_id, query.get("filter")),
-        since=decode_token(since) if since else None,
+        token=decode_sync_token(since) if since else None,
         full_state=request.query_boolean("full_state"),
         timeout_ms=timeout_ms,
         state_after=request.query_boolean("use_state_after"),

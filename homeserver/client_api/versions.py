@@ -7,10 +7,13 @@ from homeserver.http.request import Request, Result, Route
 VERSIONS = ("r0.6.1", *(f"v1.{minor}" for minor in range(1, 13)))
 """What a client may rely on. A version is added once everything that it requires of servers is there."""
 
+UNSTABLE_FEATURES = {"org.matrix.msc3814": True}
+"""Proposals that are served before they are in the specification: dehydrated devices."""
+
 
 async def get_versions(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientversions"""
-    return {"versions": list(VERSIONS), "unstable_features": {}}
+    return {"versions": list(VERSIONS), "unstable_features": UNSTABLE_FEATURES}
 
 
 ROUTES = [

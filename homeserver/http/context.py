@@ -17,6 +17,12 @@ from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.registration import Registration
 from homeserver.services.accounts.sessions import Sessions
 from homeserver.services.accounts.shared_secret import SharedSecretRegistration
+from homeserver.services.encryption.cross_signing import CrossSigning
+from homeserver.services.encryption.dehydrated_devices import DehydratedDevices
+from homeserver.services.encryption.device_keys import DeviceKeys
+from homeserver.services.encryption.device_lists import DeviceLists
+from homeserver.services.encryption.key_backup import KeyBackup
+from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.event_views import EventViews
 from homeserver.services.federation.parts import FederationParts
 from homeserver.services.filters import Filters
@@ -97,4 +103,10 @@ class Server:
     receipts: Receipts
     typing: Typing
     presence: Presence
+    device_lists: DeviceLists
+    device_keys: DeviceKeys
+    cross_signing: CrossSigning
+    key_backup: KeyBackup
+    to_device: ToDevice
+    dehydrated_devices: DehydratedDevices
     sync: Sync

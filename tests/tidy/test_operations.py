@@ -16,7 +16,10 @@ from tests.tidy.sources import imports, modules
 
 MODULES = CLIENT_MODULES + FEDERATION_MODULES
 
-# What this server serves beside the specification: probes and pages, and the registration that tools use.
+DEHYDRATED_DEVICE = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
+
+# What this server serves beside the specification: probes and pages, the registration that tools use, and a
+# proposal that clients use before it is in the specification.
 OWN = {
     "GET /",
     "GET /health",
@@ -28,6 +31,12 @@ OWN = {
     "GET /_matrix/client/v3/auth/{authType}/fallback/web",
     "POST /_matrix/client/v3/auth/{authType}/fallback/web",
     "GET /_matrix/static/client/login/",
+    # https://github.com/matrix-org/matrix-spec-proposals/pull/3814
+    f"PUT {DEHYDRATED_DEVICE}",
+    f"GET {DEHYDRATED_DEVICE}",
+    f"DELETE {DEHYDRATED_DEVICE}",
+    f"GET {DEHYDRATED_DEVICE}/{{deviceId}}/events",
+    f"POST {DEHYDRATED_DEVICE}/{{deviceId}}/events",
 }
 
 # https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientversions: a token may come and need not.

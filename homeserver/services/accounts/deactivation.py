@@ -38,4 +38,5 @@ class Deactivation:
         if erased is not None:
             self._sessions.account_erased(user_id, erased)
         self._sessions.session_ended(user_id)
+        await self._sessions.devices_changed(user_id)  # while there are rooms whose members are told of it
         await self._on_deactivated(user_id)

@@ -8,13 +8,13 @@ import logging
 import secrets
 import string
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from config.schema import SessionLifetimes
 from homeserver.clock import Clock
 from homeserver.services.errors import InvalidParam, UnknownToken, UserLocked
-from storage.accounts import AccountRepository, DeviceRow, NewTokens
+from storage.accounts import AccountRepository, DeviceIdIsKey, DeviceRow, NewTokens
 from storage.database import CONNECTION_ERRORS, StorageError
 
 logger = logging.getLogger(__name__)
@@ -106,6 +106,7 @@ class Sessions:
         self._lifetimes = lifetimes or SessionLifetimes()
         self.on_user_changed: Callable[[str | None], None] | None = None
         self.on_account_erased: list[Callable[[str, int], None]] = []
+        self.on_devices_changed: Callable[[str], Awaitable[None]] | None = None
         self._max_cached_tokens = max_cached_tokens
         self._by_token: OrderedDict[str, Requester] = OrderedDict()
         self._closed_count = 0
@@ -185,9 +186,12 @@ class Sessions:
         check_display_name(display_name)
         now = self._clock()
         given, kept = self._new_tokens(device_id or new_device_id(), now, refreshable=refreshable)
-        device, replaced = await self._accounts.start_session(
-            user_id, given.device_id, display_name=display_name, tokens=kept, now_ms=now
-        )
+        try:
+            device, replaced = await self._accounts.start_session(
+                user_id, given.device_id, display_name=display_name, tokens=kept, now_ms=now
+            )
+        except DeviceIdIsKey:
+            raise InvalidParam("The device ID is one of your cross-signing keys") from None
         if replaced:
             self._forget({device})
         return given
@@ -237,20 +241,33 @@ class Sessions:
     async def rename(self, user_id: str, device_id: str, display_name: str | None) -> bool:
         """Names a device; False when the user has no such device. Raises InvalidParam."""
         check_display_name(display_name)
-        return await self._accounts.rename_device(user_id, device_id, display_name)
+        is_there = await self._accounts.rename_device(user_id, device_id, display_name)
+        await self.devices_changed(user_id)
+        return is_there
 
     async def close(self, user_id: str, device_ids: list[str]) -> None:
         """Ends sessions, and removes their devices; devices that are not there are passed over."""
         possible = [device_id for device_id in device_ids if "\0" not in device_id]
-        self._forget(set(await self._accounts.delete_devices(user_id, possible)))
+        await self._removed(user_id, await self._accounts.delete_devices(user_id, possible))
 
     async def close_others(self, requester: Requester) -> None:
         """Ends all of a user's sessions but the requester's own."""
-        self._forget(set(await self._accounts.delete_other_devices(requester.user_id, requester.device)))
+        removed = await self._accounts.delete_other_devices(requester.user_id, requester.device)
+        await self._removed(requester.user_id, removed)
 
     async def close_all(self, user_id: str) -> None:
         """Ends all of a user's sessions."""
-        self._forget(set(await self._accounts.delete_all_devices(user_id)))
+        await self._removed(user_id, await self._accounts.delete_all_devices(user_id))
+
+    async def _removed(self, user_id: str, devices: list[int]) -> None:
+        self._forget(set(devices))
+        if devices:
+            await self.devices_changed(user_id)
+
+    async def devices_changed(self, user_id: str) -> None:
+        """Takes in that devices of a user were removed or renamed: what all that ends sessions comes to."""
+        if self.on_devices_changed is not None:
+            await self.on_devices_changed(user_id)
 
     def forget_user(self, user_id: str) -> None:
         """Drops what is cached of a user whose sessions were ended in the database."""

@@ -21,8 +21,9 @@ from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
 from homeserver.services.rooms.user_rooms import UserRoom, UserRooms
 from homeserver.services.stream import Stream
+from homeserver.services.sync.device_sections import DevicePart, DeviceSections
 from homeserver.services.sync.room_sections import RoomSections, SyncRequest, account_data_json, filter_account_data
-from homeserver.services.sync.tokens import encode_token
+from homeserver.services.sync.tokens import SyncToken, encode_sync_token, encode_token
 from matrix.filters import Filter
 from storage.events import StoredEvent
 from storage.rooms import RoomRepository
@@ -51,6 +52,7 @@ class Sync:
         account_data: AccountData,
         sections: RoomSections,
         presence: Presence,
+        devices: DeviceSections,
         limits: Limits,
     ) -> None:
         self._stream = stream
@@ -62,6 +64,7 @@ class Sync:
         self._account_data = account_data
         self._sections = sections
         self._presence = presence
+        self._devices = devices
         self._limits = limits
 
     def on_event(self, room: Room, event: StoredEvent, _before: str | None) -> None:
@@ -76,18 +79,22 @@ class Sync:
         requester: Requester,
         sync_filter: Filter,
         *,
-        since: int | None,
+        token: SyncToken | None,
         full_state: bool,
         timeout_ms: int,
         state_after: bool = False,
     ) -> bytes:
-        """The answer as JSON. `since` is None for an initial sync; `timeout_ms` how long to wait for news.
+        """The answer as JSON. `token` is None for an initial sync; `timeout_ms` how long to wait for news.
 
         `state_after`: whether the state is told as of the end of the timelines.
         """
         deadline = time.monotonic() + min(timeout_ms, self._limits.max_sync_timeout_ms) / 1000
+        since, got = (None, 0) if token is None else token
         if since is not None and since > self._stream.current:
-            since = self._stream.current  # a token of a future that a restored backup has lost
+            since = got = self._stream.current  # a token of a future that a restored backup has lost
+        device = requester.device
+        if got and device not in self._devices.quiet:
+            await self._devices.begin(device, got)
         while True:
             now = self._stream.current
             limit = sync_filter.room.timeline.limit
@@ -104,17 +111,26 @@ class Sync:
                 ignored=await self._account_data.ignored_users(requester.user_id),
             )
             try:
-                body = await self._answer(request) if since is None or full_state or now > since else None
+                if since is None or full_state or now > since or now > got:
+                    part = self._devices.known(device, since)
+                    if part is None:
+                        part = await self._devices.make(requester, since=since, got=got, now=now)
+                    body = await self._answer(request, part)
+                else:
+                    body = None
             except _MovedOn:
                 continue
             remaining = deadline - time.monotonic()
             if body is not None or remaining <= 0 or self._notifier.stopping:
-                return body if body is not None else _empty(now)
+                if body is None:
+                    quiet = self._devices.quiet.get(device)
+                    body = _empty(now, await self._devices.empty(device) if quiet is None else quiet.json)
+                return body
             if self._stream.current == now:
                 await self._notifier.wait(requester.user_id, remaining)
-            since = now
+            since = got = now
 
-    async def _answer(self, request: SyncRequest) -> bytes | None:
+    async def _answer(self, request: SyncRequest, devices: DevicePart) -> bytes | None:
         """The answer, or None if there is no news in it. Raises _MovedOn."""
         user_id = request.requester.user_id
         user_rooms = await self._user_rooms.load(user_id)
@@ -138,14 +154,14 @@ class Sync:
         if new or is_initial or self._presence.last_position > request.since:
             since = 0 if is_initial else request.since
             presence = await self._presence.events(user_id, since, new, request.filter.presence)
-        if not (is_initial or own or presence or any(sections.values())):
+        if not (is_initial or own or presence or devices.has_news or any(sections.values())):
             return None
-        parts = [b'{"next_batch":"', encode_token(request.now).encode(), b'"']
+        parts = [b'{"next_batch":"', encode_sync_token(request.now, devices.got).encode(), b'"']
         if own or is_initial:
             parts += (b',"account_data":{"events":[', b",".join(own), b"]}")
         if presence:
             parts += (b',"presence":{"events":[', b",".join(presence), b"]}")
-        parts += (b',"rooms":', _sections_json(sections), EMPTY_DEVICE_SECTIONS, b"}")
+        parts += (b',"rooms":', _sections_json(sections), devices.json, b"}")
         return b"".join(parts)
 
     async def _rooms_with_news(
@@ -219,15 +235,9 @@ class Sync:
 
 VISIBLE = ("join", "invite", "knock")
 
-# Not yet used parts that clients look for: nothing is waiting for any device.
-EMPTY_DEVICE_SECTIONS = (
-    b',"to_device":{"events":[]},"device_one_time_keys_count":{"signed_curve25519":0}'
-    b',"device_lists":{"changed":[],"left":[]}'
-)
 
-
-def _empty(now: int) -> bytes:
-    return b'{"next_batch":"%s","rooms":{}%s}' % (encode_token(now).encode(), EMPTY_DEVICE_SECTIONS)
+def _empty(now: int, devices: bytes) -> bytes:
+    return b'{"next_batch":"%s","rooms":{}%s}' % (encode_token(now).encode(), devices)
 
 
 def _sections_json(sections: Sections) -> bytes:

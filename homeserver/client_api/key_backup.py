@@ -1,0 +1,198 @@
+"""key_backup.yaml: https://spec.matrix.org/v1.19/client-server-api/#server-side-key-backups"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Annotated, Any
+
+import msgspec
+import orjson
+
+from homeserver.http.request import Request, Result, Route
+from homeserver.services.encryption.key_backup import backed_up_key, backup_json, key_json
+from homeserver.services.errors import InvalidParam, MissingParam, NotFound
+from storage.key_backup import BackedUpKeyRow, BackupState
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+
+
+class BackupBody(msgspec.Struct):
+    """A backup; the version may be repeated where the path has it."""
+
+    algorithm: str
+    auth_data: dict[str, Any]
+    version: str | None = None
+
+
+class KeyData(msgspec.Struct):
+    """A backed up key."""
+
+    first_message_index: Count
+    forwarded_count: Count
+    is_verified: bool
+    session_data: dict[str, Any]
+
+
+class RoomKeys(msgspec.Struct):
+    """Session ID -> key."""
+
+    sessions: dict[str, KeyData]
+
+
+class AllKeys(msgspec.Struct):
+    """Room ID -> keys."""
+
+    rooms: dict[str, RoomKeys]
+
+
+async def post_room_keys_version(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3room_keysversion"""
+    body = await request.body(BackupBody)
+    return {
+        "version": await request.server.key_backup.create(request.requester.user_id, body.algorithm, body.auth_data)
+    }
+
+
+async def get_room_keys_version_current(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3room_keysversion"""
+    return backup_json(await request.server.key_backup.access(request.requester.user_id, None))
+
+
+async def get_room_keys_version(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3room_keysversionversion"""
+    return backup_json(await request.server.key_backup.access(request.requester.user_id, request.params["version"]))
+
+
+async def put_room_keys_version(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3room_keysversionversion"""
+    body, version = await request.body(BackupBody), request.params["version"]
+    if body.version is not None and body.version != version:
+        raise InvalidParam("The version in the body is not that in the path")
+    await request.server.key_backup.update(request.requester.user_id, version, body.algorithm, body.auth_data)
+    return {}
+
+
+async def delete_room_keys_version(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3room_keysversionversion"""
+    await request.server.key_backup.delete(request.requester.user_id, request.params["version"])
+    return {}
+
+
+async def put_room_keys(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3room_keyskeys"""
+    body = await request.body(AllKeys)
+    return await _put(request, (row for room_id, keys in body.rooms.items() for row in _rows(room_id, keys.sessions)))
+
+
+async def put_room_keys_by_room_id(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3room_keyskeysroomid"""
+    body = await request.body(RoomKeys)
+    return await _put(request, _rows(request.params["roomId"], body.sessions))
+
+
+async def put_room_key_by_session_id(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3room_keyskeysroomidsessionid"""
+    body = await request.body(KeyData)
+    return await _put(request, _rows(request.params["roomId"], {request.params["sessionId"]: body}))
+
+
+async def get_room_keys(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3room_keyskeys"""
+    rooms = [
+        orjson.dumps(room_id) + b':{"sessions":' + _sessions_json(list(rows)) + b"}"
+        for room_id, rows in groupby(await _load(request), lambda row: row.room_id)
+    ]
+    return b'{"rooms":{' + b",".join(rooms) + b"}}"
+
+
+async def get_room_keys_by_room_id(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3room_keyskeysroomid"""
+    return b'{"sessions":' + _sessions_json(await _load(request)) + b"}"
+
+
+async def get_room_key_by_session_id(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3room_keyskeysroomidsessionid"""
+    rows = await _load(request)
+    if not rows:
+        raise NotFound("There is no such key in the backup")
+    return key_json(rows[0])
+
+
+async def delete_room_keys(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3room_keyskeys"""
+    return await _delete(request)
+
+
+async def delete_room_keys_by_room_id(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3room_keyskeysroomid"""
+    return await _delete(request)
+
+
+async def delete_room_key_by_session_id(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3room_keyskeysroomidsessionid"""
+    return await _delete(request)
+
+
+def _version(request: Request) -> str:
+    version = request.query.get("version")
+    if version is None:
+        raise MissingParam("version is needed")
+    return version
+
+
+def _rows(room_id: str, sessions: dict[str, KeyData]) -> Iterator[BackedUpKeyRow]:
+    for session_id, key in sessions.items():
+        yield backed_up_key(
+            room_id, session_id, key.first_message_index, key.forwarded_count, key.is_verified, key.session_data
+        )
+
+
+async def _put(request: Request, rows: Iterator[BackedUpKeyRow]) -> Result:
+    return _state_json(await request.server.key_backup.put_keys(request.requester.user_id, _version(request), rows))
+
+
+async def _load(request: Request) -> list[BackedUpKeyRow]:
+    params = request.params
+    return await request.server.key_backup.load_keys(
+        request.requester.user_id, _version(request), params.get("roomId"), params.get("sessionId")
+    )
+
+
+async def _delete(request: Request) -> Result:
+    params = request.params
+    state = await request.server.key_backup.delete_keys(
+        request.requester.user_id, _version(request), params.get("roomId"), params.get("sessionId")
+    )
+    return _state_json(state)
+
+
+def _state_json(state: BackupState) -> Result:
+    return {"etag": str(state.etag), "count": state.key_count}
+
+
+def _sessions_json(rows: list[BackedUpKeyRow]) -> bytes:
+    return b"{" + b",".join([orjson.dumps(row.session_id) + b":" + key_json(row) for row in rows]) + b"}"
+
+
+VERSION = "/_matrix/client/v3/room_keys/version"
+KEYS = "/_matrix/client/v3/room_keys/keys"
+ROOM = f"{KEYS}/{{roomId}}"
+SESSION = f"{ROOM}/{{sessionId}}"
+
+ROUTES = [
+    Route("POST", VERSION, "postRoomKeysVersion", post_room_keys_version),
+    Route("GET", VERSION, "getRoomKeysVersionCurrent", get_room_keys_version_current),
+    Route("GET", f"{VERSION}/{{version}}", "getRoomKeysVersion", get_room_keys_version),
+    Route("PUT", f"{VERSION}/{{version}}", "putRoomKeysVersion", put_room_keys_version),
+    Route("DELETE", f"{VERSION}/{{version}}", "deleteRoomKeysVersion", delete_room_keys_version),
+    Route("PUT", KEYS, "putRoomKeys", put_room_keys),
+    Route("PUT", ROOM, "putRoomKeysByRoomId", put_room_keys_by_room_id),
+    Route("PUT", SESSION, "putRoomKeyBySessionId", put_room_key_by_session_id),
+    Route("GET", KEYS, "getRoomKeys", get_room_keys),
+    Route("GET", ROOM, "getRoomKeysByRoomId", get_room_keys_by_room_id),
+    Route("GET", SESSION, "getRoomKeyBySessionId", get_room_key_by_session_id),
+    Route("DELETE", KEYS, "deleteRoomKeys", delete_room_keys),
+    Route("DELETE", ROOM, "deleteRoomKeysByRoomId", delete_room_keys_by_room_id),
+    Route("DELETE", SESSION, "deleteRoomKeyBySessionId", delete_room_key_by_session_id),
+]
