@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 run: $(VENV)/.installed
 	$(BIN)/weft up
 
-test: $(VENV)/.installed-test lint
+test: $(VENV)/.installed-test .synapse-venv/.installed lint
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-test
@@ -36,9 +36,15 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) install -c constraints.txt -e '.[test,bench]'
 	touch $@
 
+# The other homeserver of tests/interop, in an environment of its own.
+.synapse-venv/.installed: tests/interop/requirements.txt
+	$(PYTHON) -m venv .synapse-venv
+	.synapse-venv/bin/python -m pip --disable-pip-version-check -q install -r $<
+	touch $@
+
 # A federation in virtual time: `make simulate SEED=1 ROUNDS=100`. A seed that fails says so, and replays exactly.
 simulate: $(VENV)/.installed-test
 	SEED=$(or $(SEED),1) ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest tests/simulation
 
 clean:
-	rm -rf $(VENV) .bench build dist *.egg-info
+	rm -rf $(VENV) .synapse-venv .bench build dist *.egg-info

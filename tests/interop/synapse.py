@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import hmac
 import secrets
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,24 +18,10 @@ import yaml
 from tests.client import Homeserver, User
 from tests.federation.authority import Authority
 
-REQUIREMENT = "matrix-synapse==1.163.*"
-VENV = Path(__file__).resolve().parents[2] / ".synapse-venv"
+PYTHON = Path(__file__).resolve().parents[2] / ".synapse-venv" / "bin" / "python"
+"""Installed by `make test`."""
 STARTS_WITHIN_S = 60
 STOPS_WITHIN_S = 20
-
-
-def install() -> Path:
-    """The Python of the environment, made on first use (which takes a minute or two)."""
-    python, done = VENV / "bin" / "python", VENV / ".installed"
-    VENV.mkdir(exist_ok=True)
-    with (VENV / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists() or done.read_text() != REQUIREMENT:
-            subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-            command = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", REQUIREMENT]
-            subprocess.run(command, check=True)
-            done.write_text(REQUIREMENT)
-    return python
 
 
 def configuration(
@@ -118,14 +101,13 @@ class SynapseProcess:
         self.directory = directory
         self.server_name: str = config["server_name"]
         self.base_url = f"http://127.0.0.1:{client_port}"
-        self._python = install()
         (directory / "homeserver.yaml").write_text(yaml.safe_dump(config))
         (directory / "log.yaml").write_text(yaml.safe_dump(LOGGING | {"handlers": _handlers(directory / "log")}))
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Returns once it answers."""
-        command = [self._python, "-m", "synapse.app.homeserver", "-c", self.directory / "homeserver.yaml"]
+        command = [PYTHON, "-m", "synapse.app.homeserver", "-c", self.directory / "homeserver.yaml"]
         keys = self.directory / "signing.key"
         if not keys.exists():
             made = await self._run(*command, "--generate-keys")
