@@ -1,0 +1,294 @@
+"""A server that is in a room does there what it may not: the room goes on as if nothing had been.
+
+https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from matrix.hashes import content_hash
+from matrix.pdu import EventReference, Pdu, build_pdu, parse_pdu
+from matrix.room_versions import ROOM_VERSIONS
+from matrix.signatures import SigningKey, sign_event
+from tests.client import Answer, Homeserver, User
+from tests.client_api.support import page_through, state_event
+from tests.federation.conftest import name_of
+from tests.federation.peer import Peer, json
+
+_numbers = itertools.count(1)
+
+
+class Intruder:
+    """A user of a peer who has joined a room of a Weft server, by the rules; what comes then is another matter."""
+
+    def __init__(self, peer: Peer, server_name: str, room_id: str, join: Pdu, answer: dict[str, Any]) -> None:
+        self.peer = peer
+        self.server_name = server_name
+        self.room_id = room_id
+        self.user_id = join.sender
+        self.version = join.room_version
+        self.join = join
+        state = [parse_pdu(event, self.version) for event in answer["state"]]
+        self.state = {pdu.state_key_pair: pdu for pdu in state}
+
+    @classmethod
+    async def enter(cls, peer: Peer, homeserver: Homeserver, room_id: str) -> Intruder:
+        """Joins a public room."""
+        server_name, user_id = name_of(homeserver), f"@mallory:{peer.name}"
+        versions = "&".join(f"ver={version}" for version in ROOM_VERSIONS)
+        path = f"/_matrix/federation/v1/make_join/{quote(room_id, safe='')}/{quote(user_id, safe='')}?{versions}"
+        template = (await peer.ask(server_name, "GET", path)).ok()
+        version = ROOM_VERSIONS[template["room_version"]]
+        event = {key: value for key, value in template["event"].items() if key != "origin"}
+        event["origin_server_ts"] = int(time.time() * 1000)
+        if version.event_references_have_hashes:
+            event["event_id"] = f"$join{next(_numbers)}:{peer.name}"
+        event["hashes"] = {"sha256": content_hash(event)}
+        join = parse_pdu(sign_event(event, version, peer.name, peer.key), version)
+        path = f"/_matrix/federation/v2/send_join/{quote(room_id, safe='')}/{quote(join.event_id, safe='')}"
+        answer = (await peer.ask(server_name, "PUT", path, join.json)).ok()
+        return cls(peer, server_name, room_id, join, answer)
+
+    def event(self, type: str = "m.room.message", content: Any = None, **changes: Any) -> Pdu:
+        """An event of the intruder's that stands on the join, or differs as it is told to."""
+        auth = [self.state["m.room.power_levels", ""], self.join]
+        if not self.version.room_id_is_create_event_hash:
+            auth.insert(0, self.state["m.room.create", ""])
+        fields: dict[str, Any] = {
+            "room_version": self.version,
+            "room_id": self.room_id,
+            "type": type,
+            "sender": self.user_id,
+            "state_key": None,
+            "content": {"body": "boo", "msgtype": "m.text"} if content is None else content,
+            "prev_events": [self.join.reference],
+            "auth_events": [pdu.reference for pdu in auth],
+            "depth": self.join.depth + 1,
+            "origin_server_ts": int(time.time() * 1000),
+            "server_name": self.peer.name,
+            "signing_key": self.peer.key,
+            "opaque_id": f"event{next(_numbers)}",
+        }
+        return build_pdu(**{**fields, **changes})
+
+    async def send(self, *events: Any, edus: Any = (), transaction_id: str | None = None) -> Answer:
+        """A transaction with these events, Pdus or their JSON."""
+        content = {
+            "origin": self.peer.name,
+            "origin_server_ts": int(time.time() * 1000),
+            "pdus": [event.json if isinstance(event, Pdu) else event for event in events],
+            "edus": list(edus),
+        }
+        path = f"/_matrix/federation/v1/send/{transaction_id or f'txn{next(_numbers)}'}"
+        return await self.peer.ask(self.server_name, "PUT", path, content)
+
+
+async def is_shown(user: User, room_id: str, event_id: str) -> bool:
+    """Whether members of the room see an event."""
+    answer = await user.in_room("GET", room_id, f"event/{quote(event_id, safe='')}")
+    return answer.status == 200
+
+
+@pytest.fixture
+async def alice(weft: Homeserver) -> User:
+    """Who has the rooms."""
+    return await weft.register()
+
+
+async def enter(alice: User, peer: Peer, version: str = "11", **options: Any) -> Intruder:
+    """A room of Alice's with an intruder."""
+    room_id = await alice.create_room(preset="public_chat", room_version=version, **options)
+    return await Intruder.enter(peer, alice.homeserver, room_id)
+
+
+@pytest.mark.parametrize("version", ["1", "3", "6", "11", "12"])
+async def test_good_events_come_in(alice: User, peer: Peer, version: str) -> None:
+    intruder = await enter(alice, peer, version)
+    event = intruder.event()
+    assert (await intruder.send(event)).ok() == {"pdus": {event.event_id: {}}}
+    assert await is_shown(alice, intruder.room_id, event.event_id)
+
+
+async def test_an_event_without_its_signature_is_dropped(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    stranger = SigningKey("peer", b"s" * 32)
+    for event in (intruder.event(signing_key=stranger), intruder.event(signing_key=SigningKey("other", b"o" * 32))):
+        result = (await intruder.send(event)).ok()["pdus"][event.event_id]
+        assert "has not signed" in result["error"]
+        assert not await is_shown(alice, intruder.room_id, event.event_id)
+
+
+async def test_an_event_of_somebody_else_is_dropped(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    for sender in (alice.user_id, "@somebody:elsewhere.test"):
+        event = intruder.event(sender=sender)
+        assert "error" in (await intruder.send(event)).ok()["pdus"][event.event_id]
+        assert not await is_shown(alice, intruder.room_id, event.event_id)
+
+
+async def test_an_event_with_another_hash_is_redacted(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    event = intruder.event()
+    changed = {**event.json, "content": {"body": "something else", "msgtype": "m.text"}}
+    assert (await intruder.send(changed)).ok() == {"pdus": {event.event_id: {}}}
+    shown = (await alice.in_room("GET", intruder.room_id, f"event/{quote(event.event_id, safe='')}")).ok()
+    assert shown["content"] == {}
+
+
+@pytest.mark.parametrize(
+    "content", [{"body": 1.5}, {"body": 2**60}, {"body": "x" * 66_000}], ids=["float", "huge", "long"]
+)
+async def test_events_that_no_room_can_have_are_dropped(alice: User, peer: Peer, content: dict[str, Any]) -> None:
+    intruder = await enter(alice, peer)
+    event = {**intruder.event().json, "content": content}
+    event["hashes"] = {"sha256": content_hash(event)}
+    event = sign_event(event, intruder.version, peer.name, peer.key)
+    (result,) = (await intruder.send(event)).ok()["pdus"].values()
+    assert "error" in result
+    timeline = await page_through(alice, intruder.room_id, "b", limit=50)
+    assert all(shown["type"] != "m.room.message" for shown in timeline)
+
+
+async def test_power_that_one_does_not_have_is_not_taken(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    levels = intruder.state["m.room.power_levels", ""].content
+    event = intruder.event(
+        "m.room.power_levels", {**levels, "users": {intruder.user_id: 100}}, state_key="", depth=2**40
+    )
+    assert (await intruder.send(event)).ok() == {"pdus": {event.event_id: {}}}  # rejecting is no error
+    assert not await is_shown(alice, intruder.room_id, event.event_id)
+    assert (await state_event(alice, intruder.room_id, "m.room.power_levels")).ok() == levels
+    after = intruder.event(prev_events=[event.reference])
+    assert (await intruder.send(after)).ok() == {"pdus": {after.event_id: {}}}
+    assert await is_shown(alice, intruder.room_id, after.event_id)  # "should be allowed if they still pass"
+
+
+async def test_who_is_banned_cannot_speak_from_before_the_ban(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    (await alice.in_room("POST", intruder.room_id, "ban", {"user_id": intruder.user_id})).ok()
+    event = intruder.event()
+    assert (await intruder.send(event)).ok() == {"pdus": {event.event_id: {}}}  # soft failure is no error
+    assert not await is_shown(alice, intruder.room_id, event.event_id)
+
+
+async def test_auth_events_of_another_room_authorise_nothing(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    other = await enter(alice, peer)
+    foreign = [other.state["m.room.create", ""], other.state["m.room.power_levels", ""], other.join]
+    event = intruder.event(auth_events=[pdu.reference for pdu in foreign])
+    await intruder.send(event)
+    assert not await is_shown(alice, intruder.room_id, event.event_id)
+
+
+async def test_predecessors_of_another_room_are_none(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    other = await enter(alice, peer)
+    event = intruder.event(prev_events=[other.join.reference])
+    assert "error" in (await intruder.send(event)).ok()["pdus"][event.event_id]
+    assert not await is_shown(alice, intruder.room_id, event.event_id)
+
+
+async def test_missing_predecessors_that_nobody_gives_end_the_matter(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    missing = [EventReference(f"${number:043}", "") for number in range(20)]
+    event = intruder.event(prev_events=missing)
+    before = len(peer.asked)
+    assert "error" in (await intruder.send(event)).ok()["pdus"][event.event_id]
+    assert len(peer.asked) - before < 10
+    too_many = intruder.event(prev_events=[*missing, EventReference(f"${21:043}", "")])
+    assert "error" in (await intruder.send(too_many)).ok()["pdus"][too_many.event_id]
+    await alice.send(intruder.room_id, "still here")
+
+
+@pytest.mark.parametrize("events", [None, "events", [1, {}, None], [{"type": "m.room.message"}] * 1000])
+async def test_nonsense_for_missing_events_is_left_out(alice: User, peer: Peer, events: Any) -> None:
+    intruder = await enter(alice, peer)
+    room = quote(intruder.room_id, safe="")
+    peer.handlers[f"/_matrix/federation/v1/get_missing_events/{intruder.room_id}"] = json({"events": events})
+    peer.handlers[f"/_matrix/federation/v1/get_missing_events/{room}"] = json({"events": events})
+    peer.handlers[f"/_matrix/federation/v1/state_ids/{intruder.room_id}"] = json({"pdu_ids": events})
+    event = intruder.event(prev_events=[EventReference("$" + "x" * 43, "")])
+    assert "error" in (await intruder.send(event)).ok()["pdus"][event.event_id]
+    await alice.send(intruder.room_id, "still here")
+
+
+async def test_events_that_name_themselves_and_each_other_are_dropped(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer, "1")
+    one, other = f"$one{next(_numbers)}:{peer.name}", f"$other{next(_numbers)}:{peer.name}"
+    for event_id, before in ((one, one), (one, other), (other, one)):
+        event = intruder.event(
+            opaque_id=event_id[1:].partition(":")[0],
+            prev_events=[EventReference(before, "A" * 43)],
+            auth_events=[EventReference(before, "A" * 43)],
+        )
+        assert "error" in (await intruder.send(event)).ok()["pdus"][event.event_id]
+    await alice.send(intruder.room_id, "still here")
+
+
+async def test_a_room_does_not_begin_twice(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    event = intruder.event(
+        "m.room.create", {"room_version": "11"}, state_key="", prev_events=[], auth_events=[], depth=1
+    )
+    assert "error" in (await intruder.send(event)).ok()["pdus"][event.event_id]
+    assert (await state_event(alice, intruder.room_id, "m.room.create")).ok()["room_version"] == "11"
+
+
+async def test_rooms_that_this_server_is_not_in_are_none_of_its_business(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    event = intruder.event(room_id=f"!elsewhere:{peer.name}")
+    assert (await intruder.send(event)).ok() == {"pdus": {}}
+
+
+async def test_transactions_have_a_limit(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    events = [intruder.event() for _ in range(51)]
+    (await intruder.send(*events)).error(400, "M_INVALID_PARAM")
+    (await intruder.send(edus=[{"edu_type": "m.typing", "content": {}}] * 101)).error(400, "M_INVALID_PARAM")
+    assert not await is_shown(alice, intruder.room_id, events[0].event_id)
+
+
+async def test_a_transaction_is_taken_in_once(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    event, other = intruder.event(), intruder.event(content={"body": "another"})
+    first = (await intruder.send(event, transaction_id="once")).ok()
+    assert (await intruder.send(other, transaction_id="once")).ok() == first
+    assert not await is_shown(alice, intruder.room_id, other.event_id)
+
+
+async def test_a_server_that_the_room_keeps_out_is_not_heard(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    acl = {"allow": ["*"], "deny": [peer.host.upper()], "allow_ip_literals": True}
+    await alice.set_state(intruder.room_id, "m.room.server_acl", acl)
+    event = intruder.event()
+    assert "error" in (await intruder.send(event)).ok()["pdus"][event.event_id]
+    room, user = quote(intruder.room_id, safe=""), quote(intruder.user_id, safe="")
+    for path in (
+        f"v1/make_join/{room}/{user}?ver=11",
+        f"v1/make_leave/{room}/{user}",
+        f"v1/backfill/{room}?v={quote(intruder.join.event_id, safe='')}&limit=5",
+        f"v1/state_ids/{room}?event_id={quote(intruder.join.event_id, safe='')}",
+    ):
+        (await peer.ask(intruder.server_name, "GET", f"/_matrix/federation/{path}")).error(403, "M_FORBIDDEN")
+
+
+async def test_who_was_never_there_reads_nothing(alice: User, peer: Peer) -> None:
+    room_id = await alice.create_room(preset="public_chat")
+    event_id = await alice.send(room_id, "among us")
+    room, event = quote(room_id, safe=""), quote(event_id, safe="")
+    for path in (
+        f"backfill/{room}?v={event}&limit=5",
+        f"state_ids/{room}?event_id={event}",
+        f"state/{room}?event_id={event}",
+        f"event_auth/{room}/{event}",
+        f"event/{event}",
+        f"timestamp_to_event/{room}?ts=0&dir=f",
+    ):
+        server = name_of(alice.homeserver)
+        (await peer.ask(server, "GET", f"/_matrix/federation/v1/{path}")).error(403, "M_FORBIDDEN")
