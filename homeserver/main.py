@@ -22,6 +22,7 @@ from homeserver.clock import Clock, now_ms
 from homeserver.http.context import Server
 from homeserver.http.handler import HttpHandler
 from homeserver.http.protocol import HttpServer
+from homeserver.http.push_gateway import HttpPushGateway
 from homeserver.logs import get_logger
 from homeserver.metrics import Metrics
 from homeserver.services.account_data import AccountData
@@ -43,6 +44,12 @@ from homeserver.services.notifications import Notifications
 from homeserver.services.notifier import Notifier
 from homeserver.services.presence import Presence
 from homeserver.services.profiles import Profiles
+from homeserver.services.push.delivery import Delivery
+from homeserver.services.push.following import PushFollower
+from homeserver.services.push.gateway import PushGateway
+from homeserver.services.push.notification import Notifications as PushNotifications
+from homeserver.services.push.pushers import Pushers
+from homeserver.services.push.totals import UnreadTotals
 from homeserver.services.push_rules import PushRules
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.receipts import Receipts
@@ -78,6 +85,7 @@ from storage.directory import DirectoryRepository
 from storage.embedded import EmbeddedPostgres
 from storage.events import EventRepository
 from storage.presence import PresenceRepository
+from storage.pushers import PusherRepository
 from storage.relations import RelationRepository
 from storage.reports import ReportRepository
 from storage.rooms import RoomRepository
@@ -102,7 +110,9 @@ class RunningServer:
     writer: asyncio.Task[None]
 
 
-async def build_server(config: Config, database: Database, clock: Clock, notifier: Notifier) -> Server:
+async def build_server(
+    config: Config, database: Database, clock: Clock, notifier: Notifier, push_gateway: PushGateway
+) -> Server:
     """Makes every service, once the database is open."""
     metrics = Metrics()
     pool, name, caches = database.pool, config.server_name, config.caches
@@ -176,14 +186,47 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
     )
     sync = Sync(stream, notifier, changes, registry, rooms, user_rooms, account_data, sections, presence, config.limits)
     typing = Typing(access, stream, notifier, changes, clock)
-    authoring.observers += [user_rooms.on_event, typing.on_event, presence.on_event, sync.on_event]
+    pusher_rows = PusherRepository(pool)
+    pushers = Pushers(
+        pusher_rows,
+        metrics,
+        registry.in_memory,
+        max_users=caches.users,
+        max_per_user=config.push.max_pushers_per_user,
+    )
+    totals = UnreadTotals(pusher_rows, registry, user_rooms, receipts)
+    push_notifications = PushNotifications(access, events, receipts, unread_rows, totals)
+    push_follower = PushFollower(
+        pusher_rows,
+        unread_rows,
+        pushers,
+        Delivery(push_gateway, pushers, push_notifications, clock, metrics, config.push),
+        registry,
+        events,
+        account_data,
+        user_rooms,
+        stream,
+        clock,
+        metrics,
+        max_users=caches.users,
+    )
+    await push_follower.open()
+    receipts.on_read = push_follower.on_counts_moved
+    authoring.observers += [
+        user_rooms.on_event,
+        typing.on_event,
+        presence.on_event,
+        sync.on_event,
+        push_follower.on_event,
+    ]
     aliases = Aliases(rooms, access, stream, server_name=name)
     listings = DirectoryRepository(pool)
     room_tags = RoomTags(account_data, access)
     membership.on_joined = room_tags.follow
     rate_limits = RateLimiter(config.rate_limits, clock)
     sessions = Sessions(accounts, clock, max_cached_tokens=caches.tokens, lifetimes=config.sessions)
-    sessions.on_user_changed = profiles.forget
+    sessions.on_user_changed += [profiles.forget, pushers.changed_elsewhere]
+    sessions.on_devices_ended = pushers.devices_ended
     tokens = TokenRepository(pool)
     passwords = Passwords(accounts, sessions)
     login = Login(name, accounts, passwords, sessions, rate_limits, tokens, clock)
@@ -240,6 +283,8 @@ async def build_server(config: Config, database: Database, clock: Clock, notifie
         timelines=timelines,
         user_rooms=user_rooms,
         push_rules=push_rules,
+        pushers=pushers,
+        push_follower=push_follower,
         notifications=Notifications(
             unread_rows, access, events, client_events, user_rooms, push_rules, receipts, clock
         ),
@@ -272,10 +317,15 @@ async def running(
         stack.push_async_callback(database.close)
         await database.open()
         notifier = Notifier()
-        server = await build_server(config, database, clock, notifier)
+        push_gateway = HttpPushGateway(config.push)
+        stack.push_async_callback(push_gateway.close)
+        server = await build_server(config, database, clock, notifier, push_gateway)
         writer = asyncio.create_task(server.stream.run(), name="stream writer")
         stack.push_async_callback(_finish_writing, server, writer)
+        stack.push_async_callback(server.push_follower.stop)
         for loop in (
+            server.push_follower.run(),
+            server.push_follower.save_forever(),
             server.typing.expire_forever(),
             server.presence.publish_forever(),
             server.sessions.write_seen_forever(),

@@ -22,6 +22,8 @@ from homeserver.services.filters import Filters
 from homeserver.services.notifications import Notifications
 from homeserver.services.presence import Presence
 from homeserver.services.profiles import Profiles
+from homeserver.services.push.following import PushFollower
+from homeserver.services.push.pushers import Pushers
 from homeserver.services.push_rules import PushRules
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.receipts import Receipts
@@ -87,6 +89,8 @@ class Server:
     timelines: Timelines
     user_rooms: UserRooms
     push_rules: PushRules
+    pushers: Pushers
+    push_follower: PushFollower
     notifications: Notifications
     receipts: Receipts
     typing: Typing

@@ -6,6 +6,7 @@ https://spec.matrix.org/v1.19/client-server-api/#receipts
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from homeserver.clock import Clock
@@ -56,6 +57,7 @@ class Receipts:
         self._clock = clock
         self._counting = counting
         self._loading: dict[int, asyncio.Task[None]] = {}
+        self.on_read: Callable[[str, str], None] = lambda _user_id, _room_id: None
 
     async def set_markers(
         self, user_id: str, room_id: str, markers: dict[str, str], *, thread_id: str | None = None
@@ -117,6 +119,7 @@ class Receipts:
         room.receipts_position = room.changed_position = row.position
         self._changes.add(row.position, room.room_id)
         self._move_counts(room, row)
+        self.on_read(row.user_id, room.room_id)
         self._notifier.mark_members((row.user_id,) if row.type == READ_PRIVATE else room.local_joined)
 
     def _move_counts(self, room: Room, row: ReceiptRow) -> None:

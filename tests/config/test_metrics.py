@@ -23,6 +23,9 @@ def busy_metrics() -> Metrics:
     metrics.commit_seconds.observe(0.001)
     metrics.sync_waiting.inc()
     metrics.sync_woken.inc()
+    metrics.pushes.labels("sent").inc()
+    metrics.push_lag_seconds.observe(0.1)
+    metrics.push_pending.set(1)
     metrics.database_pool_in_use.set(1)
     return metrics
 

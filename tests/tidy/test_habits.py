@@ -42,6 +42,7 @@ PURE_BANS = ("asyncio", "logging", "random", "secrets", "socket", "subprocess", 
 # Where tasks are started. Each of these keeps the task it starts, and sees its failure: a task that nobody holds may
 # be collected while it runs, and its exception is lost.
 TASK_MODULES = {
+    "homeserver/services/push/delivery.py": "one for each pusher that has something to push, cancelled at the stop",
     "homeserver/main.py": "the server's own loops, cancelled and waited for on the way out",
     "homeserver/services/account_data.py": "one load that all who ask share",
     "homeserver/services/receipts.py": "one load that all who ask share",

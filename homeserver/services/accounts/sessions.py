@@ -8,7 +8,7 @@ import logging
 import secrets
 import string
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from config.schema import SessionLifetimes
@@ -104,7 +104,8 @@ class Sessions:
         self._accounts = accounts
         self._clock = clock
         self._lifetimes = lifetimes or SessionLifetimes()
-        self.on_user_changed: Callable[[str | None], None] | None = None
+        self.on_user_changed: list[Callable[[str | None], None]] = []
+        self.on_devices_ended: Callable[[str, set[int]], None] = lambda _user_id, _devices: None
         self._max_cached_tokens = max_cached_tokens
         self._by_token: OrderedDict[str, Requester] = OrderedDict()
         self._closed_count = 0
@@ -241,15 +242,15 @@ class Sessions:
     async def close(self, user_id: str, device_ids: list[str]) -> None:
         """Ends sessions, and removes their devices; devices that are not there are passed over."""
         possible = [device_id for device_id in device_ids if "\0" not in device_id]
-        self._forget(set(await self._accounts.delete_devices(user_id, possible)))
+        self._ended(user_id, await self._accounts.delete_devices(user_id, possible))
 
     async def close_others(self, requester: Requester) -> None:
         """Ends all of a user's sessions but the requester's own."""
-        self._forget(set(await self._accounts.delete_other_devices(requester.user_id, requester.device)))
+        self._ended(requester.user_id, await self._accounts.delete_other_devices(requester.user_id, requester.device))
 
     async def close_all(self, user_id: str) -> None:
         """Ends all of a user's sessions."""
-        self._forget(set(await self._accounts.delete_all_devices(user_id)))
+        self._ended(user_id, await self._accounts.delete_all_devices(user_id))
 
     def forget_user(self, user_id: str) -> None:
         """Drops what is cached of a user whose sessions were ended in the database."""
@@ -274,8 +275,13 @@ class Sessions:
             self._by_token.clear()
         else:
             self.forget_user(user_id)
-        if self.on_user_changed is not None:
-            self.on_user_changed(user_id)
+        for take_in in self.on_user_changed:
+            take_in(user_id)
+
+    def _ended(self, user_id: str, devices: Collection[int]) -> None:
+        """Drops what is cached of sessions whose devices are gone."""
+        self._forget(set(devices))
+        self.on_devices_ended(user_id, set(devices))
 
     def _forget(self, devices: set[int]) -> None:
         self._closed_count += 1

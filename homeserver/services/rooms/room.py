@@ -77,7 +77,8 @@ class Room:
     `state` maps state keys to the positions of the current state events; `keys` numbers the state keys for
     snapshots; `last_position` is the newest published event's, `changed_position` that of the newest published change
     of any kind (receipts, typing). `timeline` is complete after `timeline_after`. `shared_section` is what /sync last
-    told several members in the same words, and of which positions.
+    told several members in the same words, and of which positions. `push_members` are the joined members who have
+    pushers, None if that has not been found out.
     """
 
     def __init__(self, room: int, room_id: str, version: RoomVersion, server_name: str) -> None:
@@ -104,6 +105,7 @@ class Room:
         self.timeline_after = 0
         self.mentions = MentionIndex()
         self.rule_groups = RuleGroups()
+        self.push_members: set[str] | None = None
         self.threads = RoomThreads()
         self.typing: dict[str, int] = {}
         self.typing_position = 0
