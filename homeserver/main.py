@@ -212,6 +212,12 @@ async def build_server(
     )
     await push_follower.open()
     receipts.on_read = push_follower.on_counts_moved
+
+    def recount(user_id: str, position: int) -> None:
+        receipts.forget_counts(user_id, registry.in_memory(), position)
+        push_follower.on_counts_changed(user_id)
+
+    account_data.on_ignored = recount
     authoring.observers += [
         user_rooms.on_event,
         typing.on_event,

@@ -42,6 +42,7 @@ MAX_PENDING_EVENTS = 10_000
 """How many events wait to be looked at. Where there are more, the oldest are not: newer ones tell the same counts."""
 MAX_REPLAYED_EVENTS = 1_000
 USERS_AT_A_TIME = 64
+ANY_ROOM = ""
 SAVE_EVERY_S = 2.0
 RETRY_AFTER_S = 1.0
 
@@ -117,6 +118,10 @@ class PushFollower:
             self._counts_due.add((user_id, room_id))
             self._wake.set()
 
+    def on_counts_changed(self, user_id: str) -> None:
+        """Notes that a user's counts of any rooms may have changed: what counts for them has."""
+        self.on_counts_moved(user_id, ANY_ROOM)
+
     # Taking it up.
 
     async def run(self) -> None:
@@ -160,7 +165,10 @@ class PushFollower:
                 self._counts_due.add((user_id, room_id))
                 raise
             if user is not None:
-                user.recount.add(room_id)
+                if room_id == ANY_ROOM:
+                    user.counts = None
+                else:
+                    user.recount.add(room_id)
                 self._delivery.tell_count(user)
 
     async def _take(self, room: Room, event: StoredEvent) -> None:

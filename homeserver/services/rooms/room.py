@@ -78,7 +78,7 @@ class Room:
     snapshots; `last_position` is the newest published event's, `changed_position` that of the newest published change
     of any kind (receipts, typing). `timeline` is complete after `timeline_after`. `shared_section` is what /sync last
     told several members in the same words, and of which positions. `push_members` are the joined members who have
-    pushers, None if that has not been found out.
+    pushers, None if that has not been found out; `ignoring` those with counts in memory who ignore somebody.
     """
 
     def __init__(self, room: int, room_id: str, version: RoomVersion, server_name: str) -> None:
@@ -113,6 +113,7 @@ class Room:
         self.receipts_of: dict[str, set[tuple[str, str, str]]] = {}
         self.receipts_position = 0
         self.unread: dict[str, UnreadCounts] = {}
+        self.ignoring: set[str] = set()
         self.shared_section: tuple[tuple[int, int], bytes] = ((0, 0), b"")
         self._power_levels: tuple[Pdu | None, PowerLevels] | None = None
 
@@ -179,6 +180,7 @@ class Room:
             else:
                 self.local_joined.discard(user_id)
                 self.unread.pop(user_id, None)
+                self.ignoring.discard(user_id)
             if membership in ("join", "invite"):
                 self.mentions.add(user_id)
             else:
