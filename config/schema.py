@@ -274,6 +274,7 @@ class RateLimits:
     credentials: RateLimit | None = option(
         RateLimit(0.5, 10), "Refreshed sessions, OpenID tokens and TURN credentials, per session or user."
     )
+    pusher: RateLimit | None = option(RateLimit(0.1, 30), "Pushers set, per user.")
     report: RateLimit | None = option(RateLimit(0.1, 10), "Reports to the administrators, per user.")
     message: RateLimit | None = option(RateLimit(5.0, 50), "Events sent, per user.")
     join: RateLimit | None = option(RateLimit(0.5, 10), "Joins and knocks, per user.")
@@ -348,6 +349,27 @@ class Federation:
     )
     max_request_bytes: int = option(16 * 1024 * 1024, "Largest request body taken from a server.", minimum=65_536)
     max_response_bytes: int = option(128 * 1024 * 1024, "Largest answer read from a server.", minimum=65_536)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong between options: pairs of a key and a complaint."""
+        if self.min_retry_interval_ms > self.max_retry_interval_ms:
+            yield "min_retry_interval_ms", f"must not be above max_retry_interval_ms, {self.max_retry_interval_ms}"
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Notifications to push gateways, which users' clients name."""
+
+    allow_http: bool = option(False, "Whether a gateway may be reached by plain HTTP. The specification forbids it.")
+    allowed_ip_ranges: tuple[IpNetwork, ...] = option((), "Networks to connect to even if they are denied below.")
+    denied_ip_ranges: tuple[IpNetwork, ...] = option(_DENIED_IP_RANGES, "Networks never to connect to.")
+    max_pushers_per_user: int = option(50, "Pushers that one user may have.", minimum=1, maximum=1000)
+    request_timeout_ms: int = option(20_000, "How long a request to a gateway may take.", minimum=1)
+    min_retry_interval_ms: int = option(
+        1_000, "Wait before a push that failed is tried again; it doubles with each failure.", minimum=1
+    )
+    max_retry_interval_ms: int = option(3600 * 1000, "Longest such wait.", minimum=1)
+    give_up_after_ms: int = option(24 * 3600 * 1000, "Age from which an event is not pushed any more.", minimum=1)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong between options: pairs of a key and a complaint."""
@@ -452,6 +474,7 @@ class Config:
         "run. A limit set to null is off.",
     )
     federation: Federation = option(Federation(), "")
+    push: Push = option(Push(), "")
     logging: Logging = option(Logging(), "")
     rooms: Rooms = option(Rooms(), "")
     presence: Presence = option(Presence(), "")

@@ -25,6 +25,7 @@ from homeserver.clock import Clock, now_ms
 from homeserver.http.context import Server
 from homeserver.http.handler import HttpHandler
 from homeserver.http.protocol import HttpServer
+from homeserver.http.push_gateway import HttpPushGateway
 from homeserver.logs import get_logger
 from homeserver.metrics import Metrics
 from homeserver.services.account_data import AccountData
@@ -55,6 +56,12 @@ from homeserver.services.notifier import Notifier
 from homeserver.services.presence import Presence
 from homeserver.services.profile_lookup import ProfileLookup
 from homeserver.services.profiles import Profiles
+from homeserver.services.push.delivery import Delivery
+from homeserver.services.push.following import PushFollower
+from homeserver.services.push.gateway import PushGateway
+from homeserver.services.push.notification import Notifications as PushNotifications
+from homeserver.services.push.pushers import Pushers
+from homeserver.services.push.totals import UnreadTotals
 from homeserver.services.push_rules import PushRules
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.receipts import Receipts
@@ -102,6 +109,7 @@ from storage.events import EventRepository
 from storage.federation import FederationRepository
 from storage.key_backup import KeyBackupRepository
 from storage.presence import PresenceRepository
+from storage.pushers import PusherRepository
 from storage.relations import RelationRepository
 from storage.reports import ReportRepository
 from storage.rooms import RoomRepository
@@ -134,6 +142,7 @@ async def build_server(
     database: Database,
     clock: Clock,
     notifier: Notifier,
+    push_gateway: PushGateway,
     *,
     make_network: Callable[..., Network] = build_network,
 ) -> Server:
@@ -252,12 +261,45 @@ async def build_server(
         config.limits,
     )
     typing = Typing(access, stream, notifier, changes, clock)
+    pusher_rows = PusherRepository(pool)
+    pushers = Pushers(
+        pusher_rows,
+        metrics,
+        registry.in_memory,
+        max_users=caches.users,
+        max_per_user=config.push.max_pushers_per_user,
+    )
+    totals = UnreadTotals(pusher_rows, registry, user_rooms, receipts)
+    push_notifications = PushNotifications(access, events, receipts, unread_rows, totals)
+    push_follower = PushFollower(
+        pusher_rows,
+        unread_rows,
+        pushers,
+        Delivery(push_gateway, pushers, push_notifications, clock, metrics, config.push),
+        registry,
+        events,
+        account_data,
+        user_rooms,
+        stream,
+        clock,
+        metrics,
+        max_users=caches.users,
+    )
+    await push_follower.open()
+    receipts.on_read = push_follower.on_counts_moved
+
+    def recount(user_id: str, position: int) -> None:
+        receipts.forget_counts(user_id, registry.in_memory(), position)
+        push_follower.on_counts_changed(user_id)
+
+    account_data.on_ignored = recount
     acceptance.observers += [
         user_rooms.on_event,
         shared_rooms.on_event,
         typing.on_event,
         presence.on_event,
         sync.on_event,
+        push_follower.on_event,
     ]
     acceptance.membership_observers += [user_rooms.on_membership, shared_rooms.on_membership]
     aliases = Aliases(rooms, access, stream, network.transport, server_name=name)
@@ -273,7 +315,8 @@ async def build_server(
         profiles.forget(user_id)
         device_lists.look_again()
 
-    sessions.on_user_changed = forget_user
+    sessions.on_user_changed += [forget_user, pushers.changed_elsewhere]
+    sessions.on_devices_ended = pushers.devices_ended
     tokens = TokenRepository(pool)
     passwords = Passwords(accounts, sessions)
     login = Login(name, accounts, passwords, sessions, rate_limits, tokens, clock)
@@ -363,6 +406,8 @@ async def build_server(
         timelines=timelines,
         user_rooms=user_rooms,
         push_rules=push_rules,
+        pushers=pushers,
+        push_follower=push_follower,
         notifications=Notifications(
             unread_rows, access, events, client_events, user_rooms, push_rules, receipts, clock
         ),
@@ -401,13 +446,18 @@ async def running(
         stack.push_async_callback(database.close)
         await database.open()
         notifier = Notifier()
-        server = await build_server(config, database, clock, notifier)
+        push_gateway = HttpPushGateway(config.push)
+        stack.push_async_callback(push_gateway.close)
+        server = await build_server(config, database, clock, notifier, push_gateway)
         writer = asyncio.create_task(server.stream.run(), name="stream writer")
         stack.push_async_callback(_finish_writing, server, writer)
         stack.push_async_callback(server.network.close)
         await server.federation.sender.open(server.stream.current)
         stack.push_async_callback(server.federation.sender.close)
+        stack.push_async_callback(server.push_follower.stop)
         for loop in (
+            server.push_follower.run(),
+            server.push_follower.save_forever(),
             server.typing.expire_forever(),
             server.presence.publish_forever(),
             server.device_lists.announce_forever(),

@@ -25,6 +25,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _COMMIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+_PUSH_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 86400.0)
 _BATCH_EVENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 # Twice the lines, for a time that nobody looks at.
@@ -108,6 +109,13 @@ class Metrics:
             ("source", "outcome"),
             registry=registry,
         )
+        self.pushes = Counter(
+            "pushes_total", "Pushes to gateways, by what became of them.", labelnames=("result",), registry=registry
+        )
+        self.push_lag_seconds = Histogram(
+            "push_lag_seconds", "Time from an event to its push.", buckets=_PUSH_SECONDS, registry=registry
+        )
+        self.push_pending = Gauge("push_pending", "Events not yet looked at for pushes.", registry=registry)
         self.database_pool_in_use = Gauge(
             "database_pool_in_use", "Database connections that are at work.", registry=registry
         )

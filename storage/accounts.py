@@ -125,6 +125,7 @@ REPLACE_PASSWORD = "UPDATE users SET password_hash = $3 WHERE user_id = $1 AND p
 SET_LOCKED = "UPDATE users SET locked = $2 WHERE user_id = $1"
 SET_SUSPENDED = "UPDATE users SET suspended = $2 WHERE user_id = $1"
 DELETE_LOGIN_TOKENS = "DELETE FROM login_tokens WHERE user_id = $1"
+DELETE_PUSHERS = "DELETE FROM pushers WHERE user_id = $1"
 DELETE_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE user_id = $1"
 DEACTIVATE = "UPDATE users SET deactivated = true, password_hash = NULL WHERE user_id = $1"
 ERASE_USER = """
@@ -279,6 +280,7 @@ class AccountRepository:
                 await connection.execute(ERASE_ACCOUNT_DATA, user_id)
                 await connection.execute(ERASE_FILTERS, user_id)
                 await connection.execute(ERASE_PRESENCE, user_id)
+            await connection.execute(DELETE_PUSHERS, user_id)
             await connection.execute(DELETE_LOGIN_TOKENS, user_id)
             await connection.execute(DELETE_OPENID_TOKENS, user_id)
             await _end_sessions(connection, user_id, ALL_DEVICES, user_id)

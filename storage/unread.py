@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import asyncpg
@@ -106,9 +106,19 @@ LEFT JOIN LATERAL (SELECT notify_count, highlight_count FROM thread_events
     WHERE room = $1 AND thread = at.thread AND position <= at.position ORDER BY position DESC LIMIT 1) t ON true
 """
 
+# A member's newest messages, by thread: those that notify the others.
+SENT = """
+SELECT coalesce(t.thread, '') AS thread, max(e.position) AS position
+FROM events e LEFT JOIN thread_events t ON t.room = $1 AND t.position = e.position
+WHERE e.room = $1 AND e.sender = $2 AND e.notifies AND e.position > $3 AND e.position <= $4
+    AND e.snapshot <> e.position
+GROUP BY 1
+"""
+
 # What the differences of running counts have to be corrected by, for one member and by thread, in $3 < position <= $4:
-# own events and redacted ones notify nobody ($7, $8: only where counts are such differences at all); mentions and the
-# like are the member's alone. $5, $6 tell how far single threads are read beyond $3.
+# own events, messages of those whom the member ignores ($9) and redacted ones notify nobody ($7, $8: only where counts
+# are such differences at all); mentions and the like are the member's alone. $5, $6 tell how far single threads are
+# read beyond $3. (A state event's snapshot is its own position.)
 CORRECTIONS = """
 WITH items AS (
     SELECT e.position, -1 AS notify, CASE WHEN h.position IS NULL THEN 0 ELSE -1 END AS highlight
@@ -116,14 +126,20 @@ WITH items AS (
         SELECT position FROM events
         WHERE room = $1 AND sender = $2 AND notifies AND position > $3 AND position <= $4
         UNION ALL
+        SELECT position FROM events
+        WHERE room = $1 AND sender = ANY($9::text[]) AND notifies AND position > $3 AND position <= $4
+            AND snapshot <> position
+        UNION ALL
         SELECT position FROM events WHERE room = $1 AND sender <> $2 AND notifies AND redacted_by <= $4
-            AND position > $3 AND position <= $4
+            AND position > $3 AND position <= $4 AND (sender <> ALL($9::text[]) OR snapshot = position)
     ) e LEFT JOIN room_highlights h ON h.room = $1 AND h.position = e.position
     WHERE EXISTS (SELECT FROM unnest($7::bigint[], $8::bigint[]) AS span (after, up_to)
         WHERE e.position > span.after AND e.position <= span.up_to)
     UNION ALL
     SELECT position, notify, highlight FROM personal_counts
-    WHERE room = $1 AND user_id = $2 AND position > $3 AND position <= $4
+    WHERE room = $1 AND user_id = $2 AND position > $3 AND position <= $4 AND (cardinality($9::text[]) = 0
+        OR NOT EXISTS (SELECT FROM events e WHERE e.position = personal_counts.position
+            AND e.sender = ANY($9::text[]) AND e.snapshot <> e.position))
 )
 SELECT coalesce(t.thread, '') AS thread, sum(i.notify)::int AS notify, sum(i.highlight)::int AS highlight
 FROM items i
@@ -210,6 +226,11 @@ class UnreadRepository:
         rows = await self._pool.fetch(THREADS_RUNNING_AT, room, list(threads), list(positions))
         return {(row["thread"], row["position"]): Running(row["notify"], row["highlight"]) for row in rows}
 
+    async def load_sent(self, room: int, user_id: str, *, after: int, up_to: int) -> dict[str, int]:
+        """Thread (MAIN among them) -> position of the newest message that a member sent in after < p <= up_to."""
+        rows = await self._pool.fetch(SENT, room, user_id, after, up_to)
+        return {row["thread"]: row["position"] for row in rows}
+
     async def load_corrections(
         self,
         room: int,
@@ -218,13 +239,15 @@ class UnreadRepository:
         up_to: int,
         read: Mapping[str, int],
         spans: Sequence[tuple[int, int]],
+        ignored: Collection[str],
     ) -> dict[str, Running]:
         """Thread (MAIN among them) -> what corrects a member's counts of the events in after < p <= up_to.
 
-        `read` tells how far threads are read beyond `after`; `spans` where counts are differences of running ones.
+        `read` tells how far threads are read beyond `after`; `spans` where counts are differences of running ones;
+        messages of `ignored` users do not count.
         """
         begins, ends = [span[0] for span in spans], [span[1] for span in spans]
-        args = (list(read), list(read.values()), begins, ends)
+        args = (list(read), list(read.values()), begins, ends, list(ignored))
         rows = await self._pool.fetch(CORRECTIONS, room, user_id, after, up_to, *args)
         return {row["thread"]: Running(row["notify"], row["highlight"]) for row in rows}
 

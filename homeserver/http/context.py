@@ -30,6 +30,8 @@ from homeserver.services.notifications import Notifications
 from homeserver.services.presence import Presence
 from homeserver.services.profile_lookup import ProfileLookup
 from homeserver.services.profiles import Profiles
+from homeserver.services.push.following import PushFollower
+from homeserver.services.push.pushers import Pushers
 from homeserver.services.push_rules import PushRules
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.receipts import Receipts
@@ -99,6 +101,8 @@ class Server:
     timelines: Timelines
     user_rooms: UserRooms
     push_rules: PushRules
+    pushers: Pushers
+    push_follower: PushFollower
     notifications: Notifications
     receipts: Receipts
     typing: Typing

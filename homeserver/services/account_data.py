@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,7 @@ class AccountData:
         self._users: OrderedDict[str, _User] = OrderedDict()
         self._loading: dict[str, asyncio.Task[_User]] = {}
         self._meanwhile: dict[str, list[AccountDataRow]] = {}
+        self.on_ignored: Callable[[str, int], None] = lambda _user_id, _position: None
         self._figures = metrics.cache("account_data", lambda: len(self._users))
 
     async def _user(self, user_id: str) -> _User:
@@ -126,6 +127,8 @@ class AccountData:
                 user.ignored = _ignored_by(row.user_id, row)
         elif (meanwhile := self._meanwhile.get(row.user_id)) is not None:
             meanwhile.append(row)
+        if (row.room, row.type) == IGNORED:
+            self.on_ignored(row.user_id, row.position)
         self._notifier.mark_users((row.user_id,))
 
     async def ignored_users(self, user_id: str) -> frozenset[str]:

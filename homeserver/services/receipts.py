@@ -6,6 +6,7 @@ https://spec.matrix.org/v1.19/client-server-api/#receipts
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from homeserver.clock import Clock
@@ -56,6 +57,7 @@ class Receipts:
         self._clock = clock
         self._counting = counting
         self._loading: dict[int, asyncio.Task[None]] = {}
+        self.on_read: Callable[[str, str], None] = lambda _user_id, _room_id: None
 
     async def set_markers(
         self, user_id: str, room_id: str, markers: dict[str, str], *, thread_id: str | None = None
@@ -117,6 +119,7 @@ class Receipts:
         room.receipts_position = room.changed_position = row.position
         self._changes.add(row.position, room.room_id)
         self._move_counts(room, row)
+        self.on_read(row.user_id, room.room_id)
         self._notifier.mark_members((row.user_id,) if row.type == READ_PRIVATE else room.local_joined)
 
     def _move_counts(self, room: Room, row: ReceiptRow) -> None:
@@ -127,13 +130,12 @@ class Receipts:
         if not counts.follow(room.threads, row.user_id, room.last_position):
             return
         running = (room.notify_count, room.highlight_count)
-        position, is_own = room.last_position, counts.is_own
         match row.thread_id:
             case "":
-                counts = UnreadCounts(running, is_own=is_own, position=position)
+                position, ignored = room.last_position, counts.ignored
+                counts = UnreadCounts(running, is_own=counts.is_own, position=position, ignored=ignored)
             case "main":
-                total, threads = counts.in_threads(), counts.threads
-                counts = UnreadCounts(running, is_own=is_own, position=position, total=total, threads=threads)
+                counts.read_main(running)
             case thread:
                 counts.read_thread(thread)
         room.unread[row.user_id] = counts
@@ -194,13 +196,27 @@ class Receipts:
             counts = await self._count(room, user_id, room.last_position)
             if seen == room.changed_position:  # nothing was published meanwhile
                 room.unread[user_id] = counts
+                if counts.ignored:
+                    room.ignoring.add(user_id)
                 return counts
 
+    def forget_counts(self, user_id: str, rooms: Iterable[Room], position: int) -> None:
+        """Has a user's counts in these rooms counted anew: at a position what counts for them has changed."""
+        for room in rooms:
+            if user_id in room.local_joined:
+                room.unread.pop(user_id, None)
+                room.changed_position = max(room.changed_position, position)  # for who is counting just now
+
     async def _count(self, room: Room, user_id: str, up_to: int) -> UnreadCounts:
-        return await self._counting.count(room, user_id, await self.read_up_to(room, user_id), up_to)
+        ignored = await self._account_data.ignored_users(user_id)
+        return await self._counting.count(room, user_id, await self._receipts_up_to(room, user_id), up_to, ignored)
 
     async def read_up_to(self, room: Room, user_id: str) -> ReadUpTo:
-        """How far a joined member has read."""
+        """How far a joined member has read, by receipts or by sending messages."""
+        counts = room.unread.get(user_id) or await self.unread(room, user_id)
+        return (await self._receipts_up_to(room, user_id)).with_sent(counts.sent)
+
+    async def _receipts_up_to(self, room: Room, user_id: str) -> ReadUpTo:
         receipts = await self.load(room)
         user_room = (await self._user_rooms.load(user_id)).get(room.room_id)
         joined = user_room.position if user_room is not None else 0

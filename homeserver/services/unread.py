@@ -5,7 +5,7 @@ https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from homeserver.services.push_rules import PushRules
@@ -43,6 +43,16 @@ class ReadUpTo:
         """How far a thread is read."""
         return self.threads.get(thread, self.position)
 
+    def with_sent(self, sent: Mapping[str, int]) -> ReadUpTo:
+        """The same, where the member has sent messages: thread (MAIN among them) -> position of the newest.
+
+        Who sends a message has read what is before it, in its thread. For the specification says that a receipt is
+        moved "either by using the API or by sending an event".
+        https://spec.matrix.org/v1.19/client-server-api/#marking-notifications-as-read
+        """
+        further = {thread: at for thread, at in sent.items() if at > self.of_thread(thread)}
+        return ReadUpTo(self.position, {**self.threads, **further}) if further else self
+
 
 class UnreadCounting:
     """Counts for one member at a time, in a few queries over what the difference of running counts does not say."""
@@ -51,20 +61,37 @@ class UnreadCounting:
         self._repository = repository
         self._push_rules = push_rules
 
-    async def count(self, room: Room, user_id: str, read: ReadUpTo, up_to: int) -> UnreadCounts:
-        """A member's counts, as the room is published up to a position."""
+    async def count(
+        self, room: Room, user_id: str, read: ReadUpTo, up_to: int, ignored: frozenset[str]
+    ) -> UnreadCounts:
+        """A member's counts, as the room is published up to a position; `read` is what their receipts say.
+
+        Messages of `ignored` users do not count.
+        """
         modes = (await self._push_rules.load(user_id)).modes
         running = (room.notify_count, room.highlight_count)
         if up_to <= read.position:
-            return UnreadCounts(running, is_own=modes.is_own(room.room_id), position=up_to)
+            return UnreadCounts(running, is_own=modes.is_own(room.room_id), position=up_to, ignored=ignored)
+        sent = await self._repository.load_sent(room.room, user_id, after=read.position, up_to=up_to)
+        read = read.with_sent(sent)
         spans = modes.difference_spans(room.room_id, read.position, up_to)
-        counts = await self._repository.load_corrections(room.room, user_id, read.position, up_to, read.threads, spans)
+        counts = await self._repository.load_corrections(
+            room.room, user_id, read.position, up_to, read.threads, spans, ignored
+        )
         for thread, more in (await self._differences(room, read, spans)).items():
             before = counts.get(thread, Running())
             counts[thread] = Running(before.notify + more.notify, before.highlight + more.highlight)
         total: Counts = (sum(c.notify for c in counts.values()), sum(c.highlight for c in counts.values()))
         threads = {thread: (c.notify, c.highlight) for thread, c in counts.items() if thread != MAIN and any(c)}
-        return UnreadCounts(running, is_own=modes.is_own(room.room_id), position=up_to, total=total, threads=threads)
+        return UnreadCounts(
+            running,
+            is_own=modes.is_own(room.room_id),
+            position=up_to,
+            total=total,
+            threads=threads,
+            ignored=ignored,
+            sent=sent,
+        )
 
     async def _differences(self, room: Room, read: ReadUpTo, spans: list[tuple[int, int]]) -> dict[str, Running]:
         """Thread -> by how much its running counts have grown in these spans, beyond where it is read."""

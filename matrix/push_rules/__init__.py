@@ -11,6 +11,7 @@ is evaluated once for all whom it does not single out (`evaluate_unmentioned`), 
 from matrix.push_rules.counting import CountingRules, UserRules
 from matrix.push_rules.mentions import MentionIndex, evaluate_unmentioned
 from matrix.push_rules.predefined import default_ruleset
+from matrix.push_rules.pushing import PushingRules, pushing_rules
 from matrix.push_rules.ruleset import DEFAULT_RULES, KINDS, RuleSet, compile_ruleset, evaluate
 from matrix.push_rules.values import NO_NOTIFICATION, Outcome, Recipient, RoomContext
 
@@ -21,6 +22,7 @@ __all__ = [
     "CountingRules",
     "MentionIndex",
     "Outcome",
+    "PushingRules",
     "Recipient",
     "RoomContext",
     "RuleSet",
@@ -29,4 +31,5 @@ __all__ = [
     "default_ruleset",
     "evaluate",
     "evaluate_unmentioned",
+    "pushing_rules",
 ]

@@ -72,10 +72,10 @@ async def test_mentions_highlight(shared_homeserver: Homeserver, alice: User, bo
     assert await counts(bob, room_id) == (2, 2)
     assert await counts(carol, room_id) == (2, 1)
     assert await counts(alice, room_id) == (0, 0)
+    await read(bob, room_id, event_id)
+    assert await counts(bob, room_id) == (1, 1)
     await bob.send(room_id, mention(room=True))
     assert await counts(carol, room_id) == (3, 1), "bob has not the power to notify the room"
-    await read(bob, room_id, event_id)
-    assert (await counts(bob, room_id))[1] == 1
 
 
 async def test_what_does_not_notify_does_not_count(alice: User, bob: User) -> None:
@@ -131,3 +131,29 @@ async def test_counts_survive_a_restart(start_server: StartServer) -> None:
         await alice.send(room_id, mention(room=True))
         assert await counts(bob, room_id) == (3, 2)
         assert await counts(alice, room_id) == (0, 0)
+
+
+async def test_who_sends_a_message_has_read_what_is_before_it(alice: User, bob: User) -> None:
+    """https://spec.matrix.org/v1.19/client-server-api/#marking-notifications-as-read"""
+    room_id = await make_room(bob, creator=alice)
+    root = await alice.send(room_id, "hello")
+    threaded = {"msgtype": "m.text", "body": "x", "m.relates_to": {"rel_type": "m.thread", "event_id": root}}
+    await alice.send(room_id, threaded)
+    assert await counts(bob, room_id) == (2, 0)
+    await bob.send(room_id, "hello yourself")
+    assert await counts(bob, room_id) == (1, 0), "the thread is not read by that"
+    await bob.send(room_id, threaded)
+    assert await counts(bob, room_id) == (0, 0)
+
+
+async def test_messages_of_ignored_users_do_not_count(alice: User, bob: User) -> None:
+    room_id = await make_room(bob, creator=alice)
+    await alice.send(room_id, {"msgtype": "m.text", "body": "you", "m.mentions": {"user_ids": [bob.user_id]}})
+    assert await counts(bob, room_id) == (1, 1)
+    path = f"user/{encode(bob.user_id)}/account_data/m.ignored_user_list"
+    (await bob.request("PUT", path, {"ignored_users": {alice.user_id: {}}})).ok()
+    assert await counts(bob, room_id) == (0, 0)
+    await alice.send(room_id, "hello?")
+    assert await counts(bob, room_id) == (0, 0)
+    (await bob.request("PUT", path, {"ignored_users": {}})).ok()
+    assert await counts(bob, room_id) == (2, 1)

@@ -53,22 +53,30 @@ class Model:
     joined_at: dict[str, int] = field(default_factory=dict)
     read: dict[tuple[str, str, str], int] = field(default_factory=dict)
     rules: dict[str, set[str]] = field(default_factory=dict)
+    ignored: dict[str, set[str]] = field(default_factory=dict)
 
     def add(self, told: Told) -> None:
-        """Takes in an event, and what it does to each member by the rules of this moment."""
+        """Takes in an event, and what it does to each member by the rules of this moment.
+
+        Who sends a message has read what is before it in its thread.
+        """
         told.outcomes = {user_id: self._outcome(user_id, told) for user_id in self.joined_at}
         self.events.append(told)
+        if told.kind in ("message", "at_room", "encrypted"):
+            self.read[told.sender, "m.read", told.thread or "main"] = len(self.events)
 
     def _outcome(self, user_id: str, told: Told) -> Counts:
         """https://spec.matrix.org/v1.19/client-server-api/#predefined-rules, and RULES as `Walk.rule` makes them."""
         own = self.rules.get(user_id, set())
-        if told.sender == user_id or own & {"master", "muted"} or told.kind not in ("message", "at_room"):
+        if told.sender == user_id or own & {"master", "muted"} or told.kind not in ("message", "at_room", "encrypted"):
             return 0, 0
         if user_id in told.mentions or told.kind == "at_room" or (told.has_keyword and "keyword" in own):
             return 1, 1
         if "mentions_only" in own or ("quiet_sender" in own and told.sender.startswith("@walker0:")):
             return 0, 0
         if len(self.joined_at) == 2:  # the rule for a room of two comes before that for messages
+            return 1, 0
+        if told.kind == "encrypted":
             return 1, 0
         if "silent" in own:
             return 0, 0
@@ -84,6 +92,8 @@ class Model:
         counts: dict[str, Counts] = {"": (0, 0)}
         for index, told in enumerate(self.events):
             if index < max(whole, read(told.thread or "main")) or told.redacted:
+                continue
+            if told.sender in self.ignored.get(user_id, ()):
                 continue
             notify, highlight = told.outcomes.get(user_id, (0, 0))
             before = counts.get(told.thread or "", (0, 0))
@@ -112,6 +122,7 @@ class Walk:
         steps = (self.message, self.mention, self.at_room, self.notice, self.edit, self.reaction, self.state)
         steps += (self.message, self.mention, self.at_room, self.redact, self.redact, self.receipt, self.leave_or_join)
         steps += (self.message, self.in_thread, self.in_thread, self.in_thread, self.reference, self.rule, self.receipt)
+        steps += (self.encrypted, self.ignore, self.mark_unread)
         chosen = self.rng.choice(steps)
         self.steps.append(f"{user.user_id} {chosen.__name__}")
         await chosen(user)
@@ -144,6 +155,22 @@ class Walk:
 
     async def notice(self, user: User) -> None:
         await self._send(user, {"msgtype": "m.notice", "body": "beep"}, Told("", user.user_id, "notice"))
+
+    async def encrypted(self, user: User) -> None:
+        content = {"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "cake"}
+        await self._send(user, content, Told("", user.user_id, "encrypted"), "m.room.encrypted")
+
+    async def ignore(self, user: User) -> None:
+        """Ignores somebody, or no more: what they have sent before counts accordingly."""
+        ignored = self.model.ignored.setdefault(user.user_id, set())
+        ignored.symmetric_difference_update({self.rng.choice([u.user_id for u in self.users if u is not user])})
+        path = f"user/{quote(user.user_id, safe='')}/account_data/m.ignored_user_list"
+        (await user.request("PUT", path, {"ignored_users": {user_id: {} for user_id in ignored}})).ok()
+
+    async def mark_unread(self, user: User) -> None:
+        """Which is for clients to show, and changes no count."""
+        path = f"user/{quote(user.user_id, safe='')}/rooms/{quote(self.room_id, safe='')}/account_data/m.marked_unread"
+        (await user.request("PUT", path, {"unread": self.rng.random() < 0.5})).ok()
 
     async def in_thread(self, user: User) -> None:
         roots = [told for told in self.model.events[-30:] if not told.relates and told.kind != "state"]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from homeserver.http.context import Server
+from homeserver.http.push_gateway import HttpPushGateway
 from homeserver.main import build_server
 from homeserver.services.accounts.sessions import Requester
 from homeserver.services.errors import MatrixError
@@ -64,6 +65,7 @@ class SimServer:
                 database,
                 loop.clock_ms,
                 Notifier(),
+                HttpPushGateway(config.push),
                 make_network=lambda *_: SimulatedNetwork(self.internet, self.name),
             )
         sender = server.federation.sender

@@ -44,6 +44,7 @@ PURE_BANS = ("asyncio", "logging", "random", "secrets", "socket", "subprocess", 
 TASK_MODULES = {
     "federation/outbound/key_ring.py": "one fetch that all who ask share",
     "federation/outbound/well_known.py": "one fetch that all who ask share",
+    "homeserver/services/push/delivery.py": "one for each pusher that has something to push, cancelled at the stop",
     "homeserver/main.py": "the server's own loops, cancelled and waited for on the way out",
     "homeserver/services/account_data.py": "one load that all who ask share",
     "homeserver/services/federation/incoming_transactions.py": "one reception that all who repeat it share",

@@ -8,7 +8,7 @@ import logging
 import secrets
 import string
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, NamedTuple
 
 from config.schema import SessionLifetimes
@@ -104,7 +104,8 @@ class Sessions:
         self._accounts = accounts
         self._clock = clock
         self._lifetimes = lifetimes or SessionLifetimes()
-        self.on_user_changed: Callable[[str | None], None] | None = None
+        self.on_user_changed: list[Callable[[str | None], None]] = []
+        self.on_devices_ended: Callable[[str, set[int]], None] = lambda _user_id, _devices: None
         self.on_account_erased: list[Callable[[str, int], None]] = []
         self.on_devices_changed: Callable[[str], Awaitable[None]] | None = None
         self._max_cached_tokens = max_cached_tokens
@@ -260,7 +261,7 @@ class Sessions:
         await self._removed(user_id, await self._accounts.delete_all_devices(user_id))
 
     async def _removed(self, user_id: str, devices: list[int]) -> None:
-        self._forget(set(devices))
+        self._ended(user_id, devices)
         if devices:
             await self.devices_changed(user_id)
 
@@ -297,8 +298,13 @@ class Sessions:
             self._by_token.clear()
         else:
             self.forget_user(user_id)
-        if self.on_user_changed is not None:
-            self.on_user_changed(user_id)
+        for take_in in self.on_user_changed:
+            take_in(user_id)
+
+    def _ended(self, user_id: str, devices: Collection[int]) -> None:
+        """Drops what is cached of sessions whose devices are gone."""
+        self._forget(set(devices))
+        self.on_devices_ended(user_id, set(devices))
 
     def _forget(self, devices: set[int]) -> None:
         self._closed_count += 1

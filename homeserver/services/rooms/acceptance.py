@@ -33,6 +33,7 @@ from storage.relations import RelationRow, with_child
 from storage.rooms import MembershipRow, StateKeyRow
 from storage.snapshots import NewSnapshot
 from storage.stream import Redaction, Writes
+from storage.unread import MAIN
 
 PublishObserver = Callable[[Room, StoredEvent, str | None], None]
 """Called for each published event, with the membership that a member event's user had before."""
@@ -276,17 +277,26 @@ class Acceptance:
             for thread_event in writes.thread_events:
                 threads[thread_event.position] = thread_event.thread
                 room.threads.publish(thread_event, senders[thread_event.position])
+        ignoring = _ignoring(room, accepted) if room.ignoring else {}
         for row in writes.personal_counts:
-            if (counts := room.unread.get(row.user_id)) is not None:
+            counts = room.unread.get(row.user_id)
+            if counts is not None and row.user_id not in ignoring.get(row.position, ()):
                 counts.add(row.notify, row.highlight, threads.get(row.position))
         outgoing = set(writes.outgoing)
         for event, changes in accepted:
-            before = self._publish_one(room, event, changes, writes)
+            before = self._publish_one(room, event, changes)
+            if event.notifies:
+                self._publish_uncounted(room, event, ignoring.get(event.position, ()), writes)
+                if (counts := room.unread.get(event.pdu.sender)) is not None and event.pdu.state_key is None:
+                    _read_by_sending(room, counts, event, threads.get(event.position, MAIN))
+            for observer in self.observers:
+                observer(room, event, before)
             if event.position in outgoing:
                 for send in self.outgoing_observers:
                     send(room, event, before)
 
-    def _publish_one(self, room: Room, event: StoredEvent, changes: StateChanges, writes: Writes) -> str | None:
+    def _publish_one(self, room: Room, event: StoredEvent, changes: StateChanges) -> str | None:
+        """Returns the membership that a member event's user had before."""
         self._events.add(event)
         is_member = event.pdu.type == "m.room.member" and event.pdu.state_key is not None
         before = room.membership(event.pdu.state_key or "") if is_member else None
@@ -296,21 +306,19 @@ class Acceptance:
             others = [(key[1], room.membership(key[1])) for key in changes if key[0] == "m.room.member"]
             others = [(user_id, membership) for user_id, membership in others if user_id != own]
         room.publish(event, changes)
-        if event.notifies and (counts := room.unread.get(event.pdu.sender)) is not None:
-            self._publish_own(counts, event, writes)
         for user_id, membership_before in others:
             membership = room.membership(user_id) or "leave"
             for tell in self.membership_observers:
                 tell(room, user_id, membership, event.position, membership_before)
-        for observer in self.observers:
-            observer(room, event, before)
         return before
 
-    def _publish_own(self, counts: UnreadCounts, event: StoredEvent, writes: Writes) -> None:
-        """What notifies everyone does not notify its sender."""
-        if not counts.is_own:
-            highlights = any(row.position == event.position for row in writes.room_highlights)
-            counts.add(-1, -highlights, None)
+    def _publish_uncounted(self, room: Room, event: StoredEvent, ignoring: Iterable[str], writes: Writes) -> None:
+        """What notifies everyone does not notify its sender, and those who ignore them."""
+        for user_id in (event.pdu.sender, *ignoring):
+            counts = room.unread.get(user_id)
+            if counts is not None and not counts.is_own:
+                highlights = any(row.position == event.position for row in writes.room_highlights)
+                counts.add(-1, -highlights, None)
 
     def _redact(self, room: Room, redaction: Redaction) -> None:
         """Takes a redacted event's content out of memory, wherever it is."""
@@ -348,6 +356,29 @@ class Acceptance:
         """Gives up a room as it is in memory, as something that it was built on could not be written."""
         room.pending -= 1
         room.stale = True
+
+
+def _ignoring(room: Room, accepted: Sequence[Accepted]) -> dict[int, set[str]]:
+    """Position of a message -> who ignores its sender, of those whose counts are in memory."""
+    found: dict[int, set[str]] = {}
+    for event, _ in accepted:
+        if event.pdu.state_key is None:
+            sender = event.pdu.sender
+            users = {u for u in room.ignoring if (c := room.unread.get(u)) is not None and sender in c.ignored}
+            if users:
+                found[event.position] = users
+    return found
+
+
+def _read_by_sending(room: Room, counts: UnreadCounts, event: StoredEvent, thread: str) -> None:
+    """Lets a message move its sender's counts: they have read what is before it in its thread."""
+    counts.sent[thread] = event.position
+    if not counts.follow(room.threads, event.pdu.sender, event.position):
+        del room.unread[event.pdu.sender]  # counted anew when next asked for
+    elif thread == MAIN:
+        counts.read_main((room.notify_count, room.highlight_count))
+    else:
+        counts.read_thread(thread)
 
 
 def redact_stored(target: StoredEvent, redaction: StoredEvent, writes: Writes) -> None:

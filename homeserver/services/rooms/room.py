@@ -103,6 +103,8 @@ class Room:
     `resolving` is there while the state of several branches is being worked out: no event can be made until it is done.
     `resolved` tells of which keys' state changed, and at which position, without an event of their own: by resolution.
     `erased` are the members, of now or before, whose accounts are erased, and since when.
+    `push_members` are the joined members who have pushers, None if that has not been found out; `ignoring` those with
+    counts in memory who ignore somebody.
     """
 
     def __init__(self, room: int, room_id: str, version: RoomVersion, server_name: str) -> None:
@@ -134,6 +136,7 @@ class Room:
         self.timeline_after = 0
         self.mentions = MentionIndex()
         self.rule_groups = RuleGroups()
+        self.push_members: set[str] | None = None
         self.threads = RoomThreads()
         self.typing: dict[str, int] = {}
         self.typing_position = 0
@@ -141,6 +144,7 @@ class Room:
         self.receipts_of: dict[str, set[tuple[str, str, str]]] = {}
         self.receipts_position = 0
         self.unread: dict[str, UnreadCounts] = {}
+        self.ignoring: set[str] = set()
         self.shared_section: tuple[tuple[int, int], bytes] = ((0, 0), b"")
         self._power_levels: tuple[Pdu | None, PowerLevels] | None = None
 
@@ -239,6 +243,7 @@ class Room:
             else:
                 self.local_joined.discard(user_id)
                 self.unread.pop(user_id, None)
+                self.ignoring.discard(user_id)
             if membership in ("join", "invite"):
                 self.mentions.add(user_id)
             else:

@@ -12,10 +12,12 @@ class UnreadCounts:
     """A member's counts over all threads, as what the room's running counts have to be lessened by; and those threads
     that are not 0, as they were at the position `threads_at`.
 
-    `is_own`: this member's counts do not follow the room's running counts, but only what is personal.
+    `is_own`: this member's counts do not follow the room's running counts, but only what is personal. `ignored` are
+    those whose messages do not count. `sent` has, by thread, the member's own newest message (MAIN: in the main
+    timeline), up to which that is read; those alone that are newer than what receipts say.
     """
 
-    __slots__ = ("_highlight_base", "_notify_base", "is_own", "threads", "threads_at")
+    __slots__ = ("_highlight_base", "_notify_base", "ignored", "is_own", "sent", "threads", "threads_at")
 
     def __init__(
         self,
@@ -25,8 +27,12 @@ class UnreadCounts:
         position: int,
         total: Counts = (0, 0),
         threads: dict[str, Counts] | None = None,
+        ignored: frozenset[str] = frozenset(),
+        sent: dict[str, int] | None = None,
     ) -> None:
         self.is_own = is_own
+        self.ignored = ignored
+        self.sent = sent or {}
         self._notify_base, self._highlight_base = -total[0], -total[1]
         if not is_own:
             self._notify_base += running[0]
@@ -61,7 +67,7 @@ class UnreadCounts:
             for entry in reversed(threads.log):
                 if entry.position <= self.threads_at:
                     break
-                if entry.sender != user_id:
+                if entry.sender != user_id and entry.sender not in self.ignored:
                     self._add_to_thread(entry.thread, entry.notify, entry.highlight)
         self.threads_at = position
         return True
@@ -71,6 +77,14 @@ class UnreadCounts:
         notify, highlight = self.threads.pop(thread, (0, 0))
         self._notify_base += notify
         self._highlight_base += highlight
+
+    def read_main(self, running: Counts) -> None:
+        """Notes that the main timeline is read to its end, where the room's running counts are `running`;
+        `follow` first.
+        """
+        notify, highlight = self.in_threads()
+        self._notify_base = (0 if self.is_own else running[0]) - notify
+        self._highlight_base = (0 if self.is_own else running[1]) - highlight
 
     def in_threads(self) -> Counts:
         """What all threads have together."""
