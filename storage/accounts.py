@@ -10,6 +10,7 @@ import asyncpg
 import orjson
 
 from storage.cross_signing import IS_SIGNING_KEY
+from storage import media
 from storage.database import StorageError
 from storage.device_lists import mark_pending
 from storage.devices import remove_devices, remove_identity
@@ -135,6 +136,7 @@ WHERE user_id = $1 RETURNING erased_position
 ERASE_ACCOUNT_DATA = "DELETE FROM account_data WHERE user_id = $1"
 ERASE_FILTERS = "DELETE FROM filters WHERE user_id = $1"
 ERASE_PRESENCE = "DELETE FROM presence WHERE user_id = $1"
+ERASE_MEDIA = media.DELETE_OF_USER
 PROFILE = "SELECT profile FROM users WHERE user_id = $1 AND NOT deactivated"
 SET_PROFILE = "UPDATE users SET profile = $2, directory_text = $3 WHERE user_id = $1"
 
@@ -267,7 +269,7 @@ class AccountRepository:
     async def deactivate(self, user_id: str, *, erase: bool = False) -> int | None:
         """Closes an account and ends its sessions.
 
-        With `erase`, the profile, the account data, the filters and the presence go too, and it is noted that the user
+        With `erase`, the profile, the account data, the filters, the presence and all files go too, and it is noted that the user
         wants their events erased, and since when: returns the position of the newest event then.
         """
         erased: int | None = None
@@ -279,6 +281,7 @@ class AccountRepository:
                 await connection.execute(ERASE_ACCOUNT_DATA, user_id)
                 await connection.execute(ERASE_FILTERS, user_id)
                 await connection.execute(ERASE_PRESENCE, user_id)
+                await connection.execute(ERASE_MEDIA, user_id)
             await connection.execute(DELETE_LOGIN_TOKENS, user_id)
             await connection.execute(DELETE_OPENID_TOKENS, user_id)
             await _end_sessions(connection, user_id, ALL_DEVICES, user_id)

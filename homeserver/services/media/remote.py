@@ -1,0 +1,111 @@
+"""Files of other servers, kept here for a while after they were fetched."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Final, NamedTuple, Protocol
+
+from homeserver.clock import Clock
+from homeserver.metrics import Metrics
+from homeserver.services.errors import LimitExceeded, MatrixError, NotFound
+from homeserver.services.media.contents import Contents
+from matrix.content_disposition import clean_content_type, is_filename
+from storage.media import MediaRepository, MediaRow, Outcome
+
+MAX_FETCHES: Final = 16
+"""Files that are fetched at once."""
+MAX_WAITING_FETCHES: Final = 200
+BUSY_RETRY_MS: Final = 2000
+
+
+class RemoteFile(NamedTuple):
+    """A file as another server sends it."""
+
+    content_type: str | None
+    filename: str | None
+    chunks: AsyncIterator[bytes]
+
+
+class RemoteMedia(Protocol):
+    """How files of other servers are got."""
+
+    def fetch_media(
+        self, origin: str, media_id: str, *, timeout_ms: int, max_bytes: int
+    ) -> AbstractAsyncContextManager[RemoteFile]:
+        """A file while its bytes come; the server may wait `timeout_ms` for its upload.
+
+        Raises NotFound; MatrixError: 502 for a server that cannot be reached, 504 M_NOT_YET_UPLOADED.
+        """
+
+
+class RemoteCache:
+    """Fetches each file of another server once, however many ask for it."""
+
+    def __init__(
+        self,
+        rows: MediaRepository,
+        contents: Contents,
+        remote: RemoteMedia | None,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        max_bytes: int,
+    ) -> None:
+        """Without `remote`, files of other servers are not found."""
+        self._rows = rows
+        self._contents = contents
+        self._remote = remote
+        self._clock = clock
+        self._metrics = metrics
+        self._max_bytes = max_bytes
+        self._fetches: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._at_once = asyncio.Semaphore(MAX_FETCHES)
+
+    async def load(self, origin: str, media_id: str, *, timeout_ms: int) -> MediaRow | None:
+        """The file, which is not here yet. Raises what `RemoteMedia` raises, and LimitExceeded."""
+        if self._remote is None:
+            return None
+        task = self._fetches.get((origin, media_id))
+        if task is None:
+            if len(self._fetches) >= MAX_WAITING_FETCHES:
+                raise LimitExceeded(BUSY_RETRY_MS)
+            task = asyncio.create_task(self._fetch(self._remote, origin, media_id, timeout_ms))
+            self._fetches[origin, media_id] = task
+            task.add_done_callback(lambda task: self._forget((origin, media_id), task))
+        try:
+            await asyncio.shield(task)
+        except MatrixError as error:
+            self._metrics.media_fetches.labels("failed").inc()
+            if isinstance(error, NotFound):
+                return None
+            raise
+        self._metrics.media_fetches.labels("fetched").inc()
+        return await self._rows.load_media(origin, media_id)
+
+    def _forget(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
+        del self._fetches[key]
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; if nobody is left, nobody wants it
+
+    async def _fetch(self, remote: RemoteMedia, origin: str, media_id: str, timeout_ms: int) -> None:
+        too_large = MatrixError(502, "M_TOO_LARGE", "The file is too large to be fetched")
+        async with (
+            self._at_once,
+            remote.fetch_media(origin, media_id, timeout_ms=timeout_ms, max_bytes=self._max_bytes) as found,
+            self._contents.receive(found.chunks, max_bytes=self._max_bytes, too_large=too_large) as file,
+        ):
+
+            async def name(blob: int) -> Outcome:
+                return await self._rows.insert_media(
+                    blob,
+                    origin,
+                    media_id,
+                    uploader=None,
+                    content_type=clean_content_type(found.content_type),
+                    filename=found.filename if found.filename and is_filename(found.filename) else None,
+                    now_ms=self._clock(),
+                )
+
+            await self._contents.keep(file, name)
