@@ -42,7 +42,7 @@ class Retention:
         self._clock = clock
         self._server_name = server_name
         self._limits = limits
-        self._passing_errors = (*connection_errors, BlobError)
+        self._passing_errors: tuple[type[BaseException], ...] = (*connection_errors, BlobError)
         self._wake = asyncio.Event()
         self._swept_ts = 0
 

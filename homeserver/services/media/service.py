@@ -80,7 +80,11 @@ def build_content_repository(
 
 def open_store(config: Config, threads: FileThreads, spool: Spool) -> BlobStore:
     """The blob store of the configuration; it connects when it is first used."""
-    return DiskBlobStore(config.media_dir / "files", threads)
+    if config.s3.bucket is None:
+        return DiskBlobStore(config.media_dir / "files", threads)
+    from storage.blobs.s3 import S3BlobStore
+
+    return S3BlobStore(config.s3, spool, threads)
 
 
 def frozen_from_ts(day: str | None) -> int:
