@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from homeserver.client_api.media_answers import MediaRequest, send_content, send_thumbnail, wanted_thumbnail
+from homeserver.client_api.media_answers import (
+    MediaRequest,
+    send_content,
+    send_thumbnail,
+    url_preview,
+    wanted_thumbnail,
+)
 from homeserver.http.files import CACHE_PRIVATELY
 from homeserver.http.request import Request, Result, Route
 
@@ -28,6 +34,11 @@ async def get_config_authed(request: Request) -> Result:
     return {"m.upload.size": request.server.config.media.max_upload_bytes}
 
 
+async def get_url_preview_authed(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediapreview_url"""
+    return await url_preview(request)
+
+
 async def _found(request: Request) -> MediaRequest:
     wanted = MediaRequest.of(request)
     row = await request.server.media.downloads.find(*wanted.name, timeout_ms=wanted.timeout_ms)
@@ -49,4 +60,7 @@ ROUTES = [
     ),
     Route("GET", THUMBNAIL, "getContentThumbnailAuthed", get_content_thumbnail_authed, resource="media"),
     Route("GET", "/_matrix/client/v1/media/config", "getConfigAuthed", get_config_authed, resource="media"),
+    Route(
+        "GET", "/_matrix/client/v1/media/preview_url", "getUrlPreviewAuthed", get_url_preview_authed, resource="media"
+    ),
 ]

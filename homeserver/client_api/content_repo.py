@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from homeserver.client_api.media_answers import MediaRequest, send_content, send_thumbnail, wanted_thumbnail
+from homeserver.client_api.media_answers import (
+    MediaRequest,
+    send_content,
+    send_thumbnail,
+    url_preview,
+    wanted_thumbnail,
+)
 from homeserver.http.files import CACHE_PUBLICLY, body_chunks
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.media.uploads import IncomingFile
@@ -72,6 +78,11 @@ async def get_config(request: Request) -> Result:
     return {"m.upload.size": request.server.config.media.max_upload_bytes}
 
 
+async def get_url_preview(request: Request) -> Result:
+    """https://spec.matrix.org/v1.19/client-server-api/#get_matrixmediav3preview_url"""
+    return await url_preview(request)
+
+
 DOWNLOAD = "/_matrix/media/v3/download/{serverName}/{mediaId}"
 THUMBNAIL = "/_matrix/media/v3/thumbnail/{serverName}/{mediaId}"
 
@@ -96,4 +107,5 @@ ROUTES = [
     ),
     Route("GET", THUMBNAIL, "getContentThumbnail", get_content_thumbnail, auth=False, resource="media"),
     Route("GET", "/_matrix/media/v3/config", "getConfig", get_config, resource="media"),
+    Route("GET", "/_matrix/media/v3/preview_url", "getUrlPreview", get_url_preview, resource="media"),
 ]

@@ -11,9 +11,10 @@ from aiohttp import web
 from homeserver.http.answer import CORS_HEADERS
 from homeserver.http.files import CACHE_PRIVATELY, FileAnswer, send_file
 from homeserver.http.request import Request
-from homeserver.services.errors import InvalidParam, MissingParam
+from homeserver.services.errors import InvalidParam, MatrixError, MissingParam
 from homeserver.services.media.contents import Content
 from homeserver.services.media.downloads import DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS, content_of
+from homeserver.services.media.previews import check_url
 from homeserver.services.media.thumbnails import Wanted
 from matrix.content_disposition import format_disposition
 from matrix.thumbnail_sizes import MAX_DIMENSION, Method
@@ -80,6 +81,19 @@ def wanted_thumbnail(request: Request) -> Wanted:
         cast(Method, method),
         request.query_boolean("animated"),
     )
+
+
+async def url_preview(request: Request) -> bytes:
+    """What a page says of itself. Raises InvalidParam, MissingParam, and what `Previews.preview` raises."""
+    previews = request.server.media.previews
+    if previews is None:
+        raise MatrixError(404, "M_UNRECOGNIZED", "This server makes no previews")
+    if "url" not in request.query:
+        raise MissingParam("url is missing")
+    ts = request.query_integer("ts", 0) if "ts" in request.query else None
+    check_url(request.query["url"])
+    request.server.rate_limits.check("url_preview", request.requester.user_id)
+    return await previews.preview(request.query["url"], ts=ts, language=request.headers.get("Accept-Language"))
 
 
 async def _send(request: Request, found: MediaRequest, content: Content, disposition: str) -> web.StreamResponse:

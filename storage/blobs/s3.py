@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -53,15 +54,11 @@ class S3BlobStore:
         upload = await self._call(lambda client: client.create_multipart_upload(**where))
         whole = {**where, "UploadId": upload["UploadId"]}
         try:
-            parts = []
+            parts: list[dict[str, Any]] = []
             with await self._threads.run(lambda: path.open("rb")) as file:
                 while body := await self._threads.run(lambda: file.read(PART_BYTES)):
                     number = len(parts) + 1
-                    part = await self._call(
-                        lambda client, body=body, number=number: client.upload_part(
-                            **whole, PartNumber=number, Body=body
-                        )
-                    )
+                    part = await self._call(partial(_upload_part, {**whole, "PartNumber": number, "Body": body}))
                     parts.append({"ETag": part["ETag"], "PartNumber": number})
             await self._call(lambda client: client.complete_multipart_upload(**whole, MultipartUpload={"Parts": parts}))
         except BaseException:
@@ -156,6 +153,11 @@ class S3BlobReader:
     async def close(self) -> None:
         """Lets go of the connection; what was not read is not waited for."""
         self._body.close()
+
+
+async def _upload_part(parameters: dict[str, Any], client: Any) -> dict[str, Any]:
+    part: dict[str, Any] = await client.upload_part(**parameters)
+    return part
 
 
 def _client(options: S3) -> Any:

@@ -48,6 +48,7 @@ TASK_MODULES = {
     "homeserver/services/account_data.py": "one load that all who ask share",
     "homeserver/services/federation/incoming_transactions.py": "one reception that all who repeat it share",
     "homeserver/services/federation/sending/sender.py": "one for each destination, kept, and looked at when it ends",
+    "homeserver/services/media/previews.py": "one preview that all who ask share",
     "homeserver/services/media/remote.py": "one fetch that all who ask share",
     "homeserver/services/media/thumbnails.py": "one thumbnail that all who ask share",
     "homeserver/services/receipts.py": "one load that all who ask share",

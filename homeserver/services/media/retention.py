@@ -14,12 +14,15 @@ from homeserver.clock import Clock
 from homeserver.logs import get_logger
 from storage.blobs.base import BlobError, BlobStore
 from storage.media import MediaRepository, blob_name
+from storage.url_previews import UrlPreviewRepository
 
 log = get_logger(__name__)
 
 LOOK_EVERY_S: Final = 30.0
 SWEEP_EVERY_MS: Final = 3600 * 1000
 MAX_AT_ONCE: Final = 500
+PREVIEWS_KEPT_MS: Final = 3 * 24 * 3600 * 1000
+"""How long a preview and its picture are kept; clients show pictures from their own caches after that."""
 UNFINISHED_AFTER_MS: Final = 24 * 3600 * 1000
 """How long a content may take from the disk to the store, before what is there of it is taken for left over."""
 
@@ -30,6 +33,7 @@ class Retention:
     def __init__(
         self,
         rows: MediaRepository,
+        previews: UrlPreviewRepository,
         store: BlobStore,
         clock: Clock,
         *,
@@ -38,6 +42,7 @@ class Retention:
         connection_errors: tuple[type[BaseException], ...],
     ) -> None:
         self._rows = rows
+        self._previews = previews
         self._store = store
         self._clock = clock
         self._server_name = server_name
@@ -79,6 +84,10 @@ class Retention:
 
     async def _sweep(self, now: int) -> None:
         await self._rows.delete_expired(now)
+        while await self._previews.delete_previews(
+            self._server_name, before_ts=now - PREVIEWS_KEPT_MS, limit=MAX_AT_ONCE
+        ):
+            log.debug("old previews were deleted")
         limits = self._limits
         if limits.remote_retention_ms is not None:
             before_ts = now - limits.remote_retention_ms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
+from typing import Final
 
 from config.schema import Config
 from homeserver.clock import Clock
@@ -11,16 +12,21 @@ from homeserver.metrics import Metrics
 from homeserver.services.media.arrivals import Arrivals
 from homeserver.services.media.contents import Contents
 from homeserver.services.media.downloads import Downloads
+from homeserver.services.media.previews import Previews
 from homeserver.services.media.remote import RemoteCache, RemoteMedia
 from homeserver.services.media.retention import Retention
 from homeserver.services.media.thumbnails import Thumbnails
 from homeserver.services.media.uploads import Uploads
+from homeserver.services.media.web import Web
 from homeserver.services.media.workers import Workers
 from storage.blobs.base import BlobStore
 from storage.blobs.disk import DiskBlobStore
 from storage.blobs.spool import FileThreads, Spool
 from storage.database import Database
 from storage.media import MediaRepository
+from storage.url_previews import UrlPreviewRepository
+
+MAX_PREVIEW_IMAGE_BYTES: Final = 10 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,8 @@ class ContentRepository:
     uploads: Uploads
     downloads: Downloads
     thumbnails: Thumbnails
+    previews: Previews | None
+    """None where the configuration has them off."""
     retention: Retention
     arrivals: Arrivals
     workers: Workers
@@ -51,7 +59,13 @@ class ContentRepository:
 
 
 def build_content_repository(
-    config: Config, database: Database, clock: Clock, metrics: Metrics, remote: RemoteMedia | None = None
+    config: Config,
+    database: Database,
+    clock: Clock,
+    metrics: Metrics,
+    *,
+    web: Web,
+    remote: RemoteMedia | None = None,
 ) -> ContentRepository:
     """Puts the parts together. Without `remote`, files of other servers are not found."""
     name, limits = config.server_name, config.media
@@ -61,14 +75,33 @@ def build_content_repository(
     contents = Contents(rows, store, spool, clock, metrics)
     cache = RemoteCache(rows, contents, remote, clock, metrics, max_bytes=limits.max_upload_bytes)
     workers = Workers(max_pixels=limits.max_image_pixels)
+    preview_rows = UrlPreviewRepository(database.pool)
+    previews = Previews(
+        preview_rows,
+        rows,
+        contents,
+        workers,
+        web,
+        clock,
+        metrics,
+        server_name=name,
+        max_image_bytes=min(limits.max_upload_bytes, MAX_PREVIEW_IMAGE_BYTES),
+    )
     frozen_from = frozen_from_ts(limits.unauthenticated_until)
     return ContentRepository(
         contents=contents,
         uploads=Uploads(rows, contents, arrivals, clock, server_name=name, limits=limits),
         downloads=Downloads(rows, arrivals, cache, clock, server_name=name, frozen_from_ts=frozen_from),
         thumbnails=Thumbnails(rows, contents, workers, metrics),
+        previews=previews if limits.url_previews else None,
         retention=Retention(
-            rows, store, clock, server_name=name, limits=limits, connection_errors=database.connection_errors
+            rows,
+            preview_rows,
+            store,
+            clock,
+            server_name=name,
+            limits=limits,
+            connection_errors=database.connection_errors,
         ),
         arrivals=arrivals,
         workers=workers,

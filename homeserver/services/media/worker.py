@@ -62,6 +62,10 @@ def work(job: dict[str, Any], max_pixels: int) -> dict[str, Any]:
 
 
 def _handler(job: str) -> Callable[[dict[str, Any], int], dict[str, Any]]:
+    if job == "page":
+        from homeserver.services.media import pages
+
+        return pages.read_page
     from homeserver.services.media import images
 
     return {"thumbnail": images.make_thumbnail, "measure": images.measure_image}[job]
