@@ -181,7 +181,7 @@ async def test_robots_are_heeded(start_server: StartServer, site: Site) -> None:
 
 
 async def test_redirects_and_failures_are_bounded(start_server: StartServer, site: Site) -> None:
-    async with previewing(start_server) as (homeserver, alice):
+    async with previewing(start_server) as (_, alice):
         target = "<title>there</title>"
         site.add("/5", target)
         for number in range(5):
@@ -219,7 +219,17 @@ async def test_many_who_ask_share_one_fetch(start_server: StartServer, site: Sit
 
 async def test_what_is_no_url_is_refused(start_server: StartServer) -> None:
     async with previewing(start_server) as (_, alice):
-        bad = ("", "no", "ftp://a/", "http://", "http://a b/", "http://u:p@h/", "javascript:x", "http://[::1", "http://a:x/")
+        bad = (
+            "",
+            "no",
+            "ftp://a/",
+            "http://",
+            "http://a b/",
+            "http://u:p@h/",
+            "javascript:x",
+            "http://[::1",
+            "http://a:x/",
+        )
         for url in (*bad, "http://h/" + "a" * 2048, "file:///etc/passwd", "http://h/\0"):
             (await ask(alice, url)).error(400, "M_INVALID_PARAM")
         (await alice.request("GET", PREVIEW)).error(400, "M_MISSING_PARAM")

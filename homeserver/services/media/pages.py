@@ -64,13 +64,9 @@ def read_page(job: dict[str, Any], _max_pixels: int) -> dict[str, Any]:
 
 def decode(data: bytes, charset: str | None) -> str:
     """The text of a page: by its byte order mark, the HTTP header, the page's own word, or a guess."""
-    for mark, encoding in (
-        (codecs.BOM_UTF8, "utf-8"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
+    for mark in (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         if data.startswith(mark):
-            return data.decode(encoding, "replace").lstrip("\ufeff")
+            return data.decode("utf-8" if mark == codecs.BOM_UTF8 else "utf-16", "replace").lstrip("\ufeff")
     said = _CHARSET.search(data[:HEAD_BYTES])
     for name in (charset, said[1].decode("ascii") if said else None):
         encoding = _encoding(name)

@@ -122,7 +122,7 @@ class Previews:
             async with self._at_once, asyncio.timeout(TIMEOUT_S):
                 answer, media_id = await self._look_at(url, language)
         except (WebFailure, TimeoutError) as error:
-            log.info("no preview", url=url, error=str(error) or repr(error))
+            log.debug("no preview", error=str(error) or repr(error))  # URLs are the users' own affair
             self._failures[key] = self._clock()
             if len(self._failures) > MAX_FAILURES:
                 self._failures.popitem(last=False)

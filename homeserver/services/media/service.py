@@ -12,6 +12,7 @@ from homeserver.metrics import Metrics
 from homeserver.services.media.arrivals import Arrivals
 from homeserver.services.media.contents import Contents
 from homeserver.services.media.downloads import Downloads
+from homeserver.services.media.moderation import MediaModeration
 from homeserver.services.media.previews import Previews
 from homeserver.services.media.remote import RemoteCache, RemoteMedia
 from homeserver.services.media.retention import Retention
@@ -40,6 +41,7 @@ class ContentRepository:
     previews: Previews | None
     """None where the configuration has them off."""
     retention: Retention
+    moderation: MediaModeration
     arrivals: Arrivals
     workers: Workers
     store: BlobStore
@@ -87,6 +89,15 @@ def build_content_repository(
         server_name=name,
         max_image_bytes=min(limits.max_upload_bytes, MAX_PREVIEW_IMAGE_BYTES),
     )
+    retention = Retention(
+        rows,
+        preview_rows,
+        store,
+        clock,
+        server_name=name,
+        limits=limits,
+        connection_errors=database.connection_errors,
+    )
     frozen_from = frozen_from_ts(limits.unauthenticated_until)
     return ContentRepository(
         contents=contents,
@@ -94,15 +105,8 @@ def build_content_repository(
         downloads=Downloads(rows, arrivals, cache, clock, server_name=name, frozen_from_ts=frozen_from),
         thumbnails=Thumbnails(rows, contents, workers, metrics),
         previews=previews if limits.url_previews else None,
-        retention=Retention(
-            rows,
-            preview_rows,
-            store,
-            clock,
-            server_name=name,
-            limits=limits,
-            connection_errors=database.connection_errors,
-        ),
+        retention=retention,
+        moderation=MediaModeration(rows, server_name=name, on_deleted=retention.wake),
         arrivals=arrivals,
         workers=workers,
         store=store,
