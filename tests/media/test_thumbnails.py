@@ -8,6 +8,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from homeserver.services.media.thumbnails import MAX_CROPS
 from matrix.thumbnail_sizes import Method, plan_thumbnail, standard_size
 from tests.client import Homeserver, User
 from tests.conftest import StartServer
+from tests.engine.seeds import seeded_random
 from tests.media.support import download, files_in, image_bytes, opened, thumbnail, upload
 
 SIDES = st.integers(1, 3000)
@@ -265,3 +267,46 @@ async def test_images_are_bounded_by_their_pixels(start_server: StartServer) -> 
         assert (await thumbnail(alice, large, 32, 32)).error(413, "M_TOO_LARGE")  # remembered
         assert (await download(alice, large)).status == 200
         assert (await thumbnail(alice, await upload(alice, image_bytes((1000, 1000))), 32, 32)).ok()
+
+
+async def test_broken_images_get_an_error_or_a_safe_answer(shared_homeserver: Homeserver) -> None:
+    """Images of every format with some bytes changed, some left out, some added."""
+    rng = seeded_random()
+    alice = await shared_homeserver.register()
+    originals = [GOOD_PNG, GOOD_JPEG, GOOD_GIF, GOOD_WEBP, animation("PNG"), image_bytes((300, 200), "AVIF")]
+
+    async def check(number: int) -> None:
+        data = bytearray(originals[number % len(originals)])
+        for _ in range(rng.randint(1, 12)):
+            at = rng.randrange(len(data)) if rng.random() < 0.5 else rng.randrange(min(len(data), 100))
+            match rng.randrange(3):
+                case 0:
+                    data[at] = rng.randrange(256)
+                case 1:
+                    del data[at : at + rng.randint(1, 50)]
+                case _:
+                    data[at:at] = rng.randbytes(rng.randint(1, 8))
+        name = await upload(alice, bytes(data), "image/png")
+        for query in ({}, {"animated": "true"}):
+            answer = await thumbnail(alice, name, 96, 96, "crop", **query)
+            assert answer.status in (200, 400, 413)
+            if answer.status == 200:
+                assert opened(answer.body).format in ("PNG", "JPEG", "WEBP", "GIF")
+
+    for start in range(0, 90, 15):
+        await asyncio.gather(*(check(number) for number in range(start, start + 15)))
+
+
+async def test_a_worker_that_dies_is_replaced(shared_homeserver: Homeserver) -> None:
+    alice = await shared_homeserver.register()
+    server = psutil.Process()
+
+    def workers() -> list[psutil.Process]:
+        return [child for child in server.children() if "homeserver.services.media.worker" in child.cmdline()]
+
+    for round_number in range(3):
+        (await thumbnail(alice, await upload(alice, image_bytes((100 + round_number, 90))), 32, 32, "crop")).ok()
+        assert workers()
+        for worker in workers():
+            worker.kill()
+        (await thumbnail(alice, await upload(alice, image_bytes((200 + round_number, 90))), 32, 32, "crop")).ok()

@@ -14,6 +14,7 @@ from config.media import Media
 from config.schema import RateLimit, RateLimits
 from tests.client import Homeserver
 from tests.conftest import StartServer
+from tests.engine.waiting import eventually
 from tests.media.support import DOWNLOAD, download, files_in, json_of, pieces, try_upload, upload
 
 
@@ -211,3 +212,32 @@ async def test_without_a_token_what_came_before_the_freeze_is_served(start_serve
             (await homeserver.fetch("GET", old + name)).error(404, "M_NOT_FOUND")
             alice.homeserver = homeserver
             assert (await download(alice, name)).ok() == b"hello"
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(homeserver: Homeserver, tmp_path: Path) -> None:
+    alice = await homeserver.register()
+    host, port = homeserver.base_url.removeprefix("http://").split(":")
+    incoming = tmp_path / "media" / "incoming"
+    _, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /_matrix/media/v3/upload HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.token}\r\n"
+    writer.write(head.encode() + b"Content-Length: 9000000\r\n\r\n" + os.urandom(4_000_000))
+    await eventually(lambda: files_in(incoming))
+    writer.close()
+    await eventually(lambda: not files_in(incoming))
+    assert files_in(tmp_path / "media" / "files") == []
+    assert await upload(alice, b"next")
+
+
+async def test_who_asks_whether_to_go_on_is_told(shared_homeserver: Homeserver) -> None:
+    alice = await shared_homeserver.register()
+    host, port = shared_homeserver.base_url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /_matrix/media/v3/upload HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.token}\r\n"
+    writer.write(head.encode() + b"Content-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+    assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(b"data")
+    assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), 10)).startswith(b"HTTP/1.1 200 ")
+    writer.write(head.encode() + b"Content-Length: 400000000\r\nExpect: 100-continue\r\n\r\n")
+    await asyncio.wait_for(reader.readuntil(b"}"), 10)
+    assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), 10)).startswith(b"HTTP/1.1 413 ")
+    writer.close()

@@ -41,18 +41,29 @@ class Workers:
             self._jobs -= 1
 
     async def _run(self, job: dict[str, Any]) -> dict[str, Any]:
-        process = self._take_idle() or await self._start()
+        process = self._take_idle()
+        if process is not None and (answer := await self._ask(process, job)) is not None:
+            return answer
+        # One that has waited may have been killed for other reasons than the file: that takes a new one to say.
+        answer = await self._ask(await self._start(), job)
+        return {"error": "unreadable"} if answer is None else answer
+
+    async def _ask(self, process: asyncio.subprocess.Process, job: dict[str, Any]) -> dict[str, Any] | None:
+        """The answer of a process; None if it did not survive the job, in time or in memory or at all."""
         assert process.stdin is not None
         assert process.stdout is not None
         try:
             process.stdin.write(json.dumps(job).encode() + b"\n")
             line = await asyncio.wait_for(process.stdout.readline(), JOB_TIMEOUT_S)
             answer: dict[str, Any] = json.loads(line)
-        except (OSError, ValueError, TimeoutError) as error:
-            # The file was too much for it, in time or in memory, or has crashed it.
-            log.warning("a worker did not survive a file", job=job["job"], error=repr(error))
+        except TimeoutError:
+            log.warning("a worker took too long for a file", job=job["job"])
             await _end(process)
             return {"error": "unreadable"}
+        except (OSError, ValueError) as error:
+            log.warning("a worker did not survive a file", job=job["job"], error=repr(error))
+            await _end(process)
+            return None
         except asyncio.CancelledError:
             await _end(process)
             raise
