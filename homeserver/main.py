@@ -19,6 +19,7 @@ from config.errors import ConfigError
 from config.schema import Config, Listener
 from federation.inbound.authentication import authenticate_origin
 from federation.inbound.routes import ROUTES as FEDERATION_ROUTES
+from federation.outbound.media import FederatedMedia
 from federation.outbound.network import build_network
 from federation.outbound.web import WebSites
 from homeserver.client_api.routes import ROUTES as CLIENT_ROUTES
@@ -363,7 +364,9 @@ async def build_server(
         event_views=EventViews(client_events, aggregations, clock),
         membership=membership,
         sending=sending,
-        media=build_content_repository(config, database, clock, metrics, web=web),
+        media=build_content_repository(
+            config, database, clock, metrics, web=web, remote=FederatedMedia(network.transport, web)
+        ),
         web=web,
         relations=Relations(relation_rows, events, access, aggregations),
         timelines=timelines,

@@ -30,5 +30,9 @@ MODULES = (
     transactions,
     version,
 )
+from federation.inbound import content_repository, keys_query, keys_server, openid, public_rooms, query, version
+from homeserver.http.request import Route
+
+MODULES = (content_repository, keys_query, keys_server, openid, public_rooms, query, version)
 
 ROUTES: list[Route] = [route for module in MODULES for route in module.ROUTES]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
@@ -15,6 +16,7 @@ from yarl import URL
 from config.schema import Federation
 from federation.outbound.addresses import AddressPolicy
 from homeserver.services.media.web import WebAnswer, WebFailure
+from matrix.content_disposition import parse_filename
 
 # A name that robots.txt may have rules for (homeserver.services.media.robots), and what it is.
 USER_AGENT: Final = f"Weft/{metadata.version('weft-homeserver')} (Matrix URL previews)"
@@ -26,15 +28,20 @@ _is_language = re.compile(r"[A-Za-z0-9 ,;=.*-]{1,200}").fullmatch
 
 
 class WebSites:
-    """The `Web` of this server. Certificates are checked against the system's authorities."""
+    """The `Web` of this server. Certificates are checked against the system's authorities, and a custom one."""
 
     def __init__(self, options: Federation) -> None:
+        self._options = options
         self._policy = AddressPolicy(options.allowed_ip_ranges, options.denied_ip_ranges)
         self._session: aiohttp.ClientSession | None = None
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:  # it wants a running event loop
+            tls = ssl.create_default_context()
+            if self._options.custom_ca_file is not None:
+                tls.load_verify_locations(self._options.custom_ca_file)
             connector = aiohttp.TCPConnector(
+                ssl=tls,
                 # Judged where a socket is made: whatever a name means by then, and wherever a redirect leads.
                 socket_factory=self._policy.make_socket,
                 use_dns_cache=False,
@@ -64,6 +71,7 @@ class WebSites:
                     response.headers.get("Location"),
                     response.content_type.lower() if "Content-Type" in response.headers else "",
                     response.charset,
+                    parse_filename(response.headers.get("Content-Disposition", "")),
                     response.content_length,
                     _chunks(response),
                 )

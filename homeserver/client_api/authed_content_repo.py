@@ -7,9 +7,8 @@ from homeserver.client_api.media_answers import (
     send_content,
     send_thumbnail,
     url_preview,
-    wanted_thumbnail,
 )
-from homeserver.http.files import CACHE_PRIVATELY
+from homeserver.http.files import CACHE_PRIVATELY, wanted_thumbnail
 from homeserver.http.request import Request, Result, Route
 
 

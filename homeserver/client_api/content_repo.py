@@ -7,9 +7,8 @@ from homeserver.client_api.media_answers import (
     send_content,
     send_thumbnail,
     url_preview,
-    wanted_thumbnail,
 )
-from homeserver.http.files import CACHE_PUBLICLY, body_chunks
+from homeserver.http.files import CACHE_PUBLICLY, body_chunks, wanted_thumbnail
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.media.uploads import IncomingFile
 from matrix.mxc import format_mxc

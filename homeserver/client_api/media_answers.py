@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import cast
 
 from aiohttp import web
 
 from homeserver.http.answer import CORS_HEADERS
-from homeserver.http.files import CACHE_PRIVATELY, FileAnswer, send_file
+from homeserver.http.files import CACHE_PRIVATELY, FileAnswer, send_file, wait_ms
 from homeserver.http.request import Request
-from homeserver.services.errors import InvalidParam, MatrixError, MissingParam
+from homeserver.services.errors import MatrixError, MissingParam
 from homeserver.services.media.contents import Content
-from homeserver.services.media.downloads import DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS, content_of
+from homeserver.services.media.downloads import content_of
 from homeserver.services.media.previews import check_url
 from homeserver.services.media.thumbnails import Wanted
 from matrix.content_disposition import format_disposition
-from matrix.thumbnail_sizes import MAX_DIMENSION, Method
 from storage.media import MediaRow
 
 EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/gif": "gif", "image/webp": "webp"}
@@ -36,8 +34,7 @@ class MediaRequest:
     @classmethod
     def of(cls, request: Request) -> MediaRequest:
         """What a request asks for. Raises InvalidParam."""
-        timeout_ms = request.query_integer("timeout_ms", DEFAULT_TIMEOUT_MS, maximum=MAX_TIMEOUT_MS)
-        return cls((request.params["serverName"], request.params["mediaId"]), timeout_ms)
+        return cls((request.params["serverName"], request.params["mediaId"]), wait_ms(request))
 
     def found(self, row: MediaRow, *, may_redirect: bool, cache_control: str) -> MediaRequest:
         """The same with the file that was found."""
@@ -65,22 +62,6 @@ async def send_thumbnail(request: Request, found: MediaRequest, wanted: Wanted) 
     )
     filename = f"thumbnail.{EXTENSIONS[thumbnail.content_type]}"
     return await _send(request, found, thumbnail, format_disposition(thumbnail.content_type, filename))
-
-
-def wanted_thumbnail(request: Request) -> Wanted:
-    """The parameters of a thumbnail. Raises InvalidParam, MissingParam."""
-    for name in ("width", "height"):
-        if name not in request.query:
-            raise MissingParam(f"{name} is missing")
-    method = request.query.get("method", "scale")
-    if method not in ("crop", "scale"):
-        raise InvalidParam("method must be crop or scale")
-    return Wanted(
-        request.query_integer("width", 1, minimum=1, maximum=MAX_DIMENSION),
-        request.query_integer("height", 1, minimum=1, maximum=MAX_DIMENSION),
-        cast(Method, method),
-        request.query_boolean("animated"),
-    )
 
 
 async def url_preview(request: Request) -> bytes:

@@ -6,9 +6,10 @@ https://spec.matrix.org/v1.19/client-server-api/#content-repository
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import orjson
 from aiohttp import HttpVersion11, web
@@ -16,12 +17,17 @@ from aiohttp import HttpVersion11, web
 from homeserver.http.answer import CORS_HEADERS, json_response
 from homeserver.http.request import Request
 from homeserver.logs import get_logger
-from homeserver.services.errors import MatrixError
+from homeserver.services.errors import InvalidParam, MatrixError, MissingParam
+from homeserver.services.media.downloads import DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS
+from homeserver.services.media.thumbnails import Wanted
 from matrix.byte_ranges import matches_etag, select_part
+from matrix.multipart import frame_file, frame_location
+from matrix.thumbnail_sizes import MAX_DIMENSION, Method
 from storage.blobs.base import BlobError, BlobReader
 
 log = get_logger(__name__)
 
+BOUNDARY_BYTES: Final = 16
 STALLED_S: Final = 60.0
 """How long a client may neither send nor take anything."""
 
@@ -103,14 +109,15 @@ async def send_file(request: Request, file: FileAnswer) -> web.StreamResponse:
     return answer
 
 
-async def _send(request: Request, answer: web.StreamResponse, reader: BlobReader) -> None:
-    """Sends all of it, or cuts the connection: an error has no other way to show once a part is sent."""
+async def _send(request: Request, answer: web.StreamResponse, reader: BlobReader) -> bool:
+    """Sends all of it (True), or cuts the connection: an error has no other way to show once a part is sent."""
     sent = 0
     try:
         async for chunk in reader.chunks():
             async with asyncio.timeout(STALLED_S):
                 await answer.write(chunk)
             sent += len(chunk)
+        return True
     except ConnectionError:
         answer.force_close()  # the client has seen enough
     except (BlobError, TimeoutError) as error:
@@ -120,3 +127,50 @@ async def _send(request: Request, answer: web.StreamResponse, reader: BlobReader
             request.http.transport.abort()
     finally:
         request.server.metrics.media_bytes.labels("out").inc(sent)
+    return False
+
+
+async def send_multipart(request: Request, file: FileAnswer, *, location: str | None) -> web.StreamResponse:
+    """Sends a file as servers do to one another, or the `location` that it is at.
+
+    https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1mediadownloadmediaid
+    """
+    boundary = secrets.token_hex(BOUNDARY_BYTES)
+    if location is not None:
+        frame = frame_location(boundary, location)
+        return web.Response(body=frame.head + frame.tail, headers={"Content-Type": frame.content_type})
+    frame = frame_file(boundary, content_type=file.content_type, disposition=file.disposition)
+    answer = web.StreamResponse(headers={"Content-Type": frame.content_type})
+    answer.content_length = len(frame.head) + file.size + len(frame.tail)
+    reader = await file.open(0, file.size) if file.size else None
+    try:
+        await answer.prepare(request.http)
+        if request.http.method != "HEAD":
+            await answer.write(frame.head)
+            if reader is None or await _send(request, answer, reader):
+                await answer.write(frame.tail)
+    finally:
+        if reader is not None:
+            await reader.close()
+    return answer
+
+
+def wait_ms(request: Request) -> int:
+    """How long a request waits for a file that is still to be uploaded. Raises InvalidParam."""
+    return request.query_integer("timeout_ms", DEFAULT_TIMEOUT_MS, maximum=MAX_TIMEOUT_MS)
+
+
+def wanted_thumbnail(request: Request) -> Wanted:
+    """The parameters of a thumbnail. Raises InvalidParam, MissingParam."""
+    for name in ("width", "height"):
+        if name not in request.query:
+            raise MissingParam(f"{name} is missing")
+    method = request.query.get("method", "scale")
+    if method not in ("crop", "scale"):
+        raise InvalidParam("method must be crop or scale")
+    return Wanted(
+        request.query_integer("width", 1, minimum=1, maximum=MAX_DIMENSION),
+        request.query_integer("height", 1, minimum=1, maximum=MAX_DIMENSION),
+        cast(Method, method),
+        request.query_boolean("animated"),
+    )

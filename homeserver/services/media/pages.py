@@ -82,7 +82,7 @@ def decode(data: bytes, charset: str | None) -> str:
 def _encoding(name: str | None) -> str | None:
     try:
         found = codecs.lookup(name or "").name
-    except LookupError:
+    except (LookupError, ValueError):  # a NUL character is an error of its own
         return None
     if found in ("iso8859-1", "ascii"):
         return "cp1252"  # as browsers read it

@@ -19,6 +19,7 @@ class WebAnswer(NamedTuple):
     content_type: str
     """The media type in lower case, without parameters; empty where there is none."""
     charset: str | None
+    filename: str | None
     content_length: int | None
     chunks: AsyncIterator[bytes]
 
