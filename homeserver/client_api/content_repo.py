@@ -66,6 +66,8 @@ async def get_content_thumbnail(request: Request) -> Result:
 
 async def _unauthenticated(request: Request) -> MediaRequest:
     wanted = MediaRequest.of(request)
+    if wanted.name[0] != request.server.config.server_name:
+        request.server.rate_limits.check("federation", f"files for {request.address}")
     row = await request.server.media.downloads.find_unfrozen(
         *wanted.name, timeout_ms=wanted.timeout_ms, allow_remote=request.query_boolean("allow_remote", True)
     )

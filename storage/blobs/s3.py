@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -62,7 +62,8 @@ class S3BlobStore:
                     parts.append({"ETag": part["ETag"], "PartNumber": number})
             await self._call(lambda client: client.complete_multipart_upload(**whole, MultipartUpload={"Parts": parts}))
         except BaseException:
-            await asyncio.shield(self._call(lambda client: client.abort_multipart_upload(**whole)))
+            with suppress(BlobError):  # a rule of the bucket removes what is left of uploads
+                await asyncio.shield(self._call(lambda client: client.abort_multipart_upload(**whole)))
             raise
 
     async def open(self, name: str, start: int, length: int) -> S3BlobReader:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, NamedTuple, Protocol
 
 from homeserver.clock import Clock
 from homeserver.metrics import Metrics
-from homeserver.services.errors import LimitExceeded, MatrixError, NotFound
+from homeserver.services.errors import LimitExceeded, MatrixError
 from homeserver.services.media.contents import Contents
 from matrix.content_disposition import clean_content_type, is_filename
 from storage.media import MediaRepository, MediaRow, Outcome
@@ -17,7 +18,11 @@ from storage.media import MediaRepository, MediaRow, Outcome
 MAX_FETCHES: Final = 16
 """Files that are fetched at once."""
 MAX_WAITING_FETCHES: Final = 200
+MAX_FETCH_S: Final = 900.0
 BUSY_RETRY_MS: Final = 2000
+FAILED_MS: Final = 30_000
+"""How long a file that was not to be had is not asked for again."""
+MAX_FAILURES: Final = 5000
 
 
 class RemoteFile(NamedTuple):
@@ -62,11 +67,15 @@ class RemoteCache:
         self._max_bytes = max_bytes
         self._fetches: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._at_once = asyncio.Semaphore(MAX_FETCHES)
+        self._failures: OrderedDict[tuple[str, str], tuple[int, tuple[int, str, str]]] = OrderedDict()
 
     async def load(self, origin: str, media_id: str, *, timeout_ms: int) -> MediaRow | None:
         """The file, which is not here yet. Raises what `RemoteMedia` raises, and LimitExceeded."""
         if self._remote is None:
             return None
+        failed = self._failures.get((origin, media_id))
+        if failed is not None and self._clock() - failed[0] < FAILED_MS:
+            raise MatrixError(*failed[1])
         task = self._fetches.get((origin, media_id))
         if task is None:
             if len(self._fetches) >= MAX_WAITING_FETCHES:
@@ -74,25 +83,25 @@ class RemoteCache:
             task = asyncio.create_task(self._fetch(self._remote, origin, media_id, timeout_ms))
             self._fetches[origin, media_id] = task
             task.add_done_callback(lambda task: self._forget((origin, media_id), task))
-        try:
-            await asyncio.shield(task)
-        except MatrixError as error:
-            self._metrics.media_fetches.labels("failed").inc()
-            if isinstance(error, NotFound):
-                return None
-            raise
-        self._metrics.media_fetches.labels("fetched").inc()
+        await asyncio.shield(task)
         return await self._rows.load_media(origin, media_id)
 
     def _forget(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
         del self._fetches[key]
-        if not task.cancelled():
-            task.exception()  # whoever waited has it; if nobody is left, nobody wants it
+        if task.cancelled():
+            return
+        error = task.exception()
+        self._metrics.media_fetches.labels("fetched" if error is None else "failed").inc()
+        if isinstance(error, MatrixError) and error.errcode != "M_NOT_YET_UPLOADED":
+            self._failures[key] = (self._clock(), (error.status, error.errcode, error.message))
+            if len(self._failures) > MAX_FAILURES:
+                self._failures.popitem(last=False)
 
     async def _fetch(self, remote: RemoteMedia, origin: str, media_id: str, timeout_ms: int) -> None:
         too_large = MatrixError(502, "M_TOO_LARGE", "The file is too large to be fetched")
         async with (
             self._at_once,
+            _in_time(),
             remote.fetch_media(origin, media_id, timeout_ms=timeout_ms, max_bytes=self._max_bytes) as found,
             self._contents.receive(found.chunks, max_bytes=self._max_bytes, too_large=too_large) as file,
         ):
@@ -109,3 +118,12 @@ class RemoteCache:
                 )
 
             await self._contents.keep(file, name)
+
+
+@asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(MAX_FETCH_S):
+            yield
+    except TimeoutError:
+        raise MatrixError(502, "M_UNKNOWN", "The server of the file is too slow") from None

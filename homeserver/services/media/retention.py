@@ -62,6 +62,7 @@ class Retention:
                 await self.clean()
             except self._passing_errors as error:
                 log.warning("files could not be cleaned up", error=repr(error))
+                self._swept_ts = 0  # what was begun is found again by looking at all
             self._wake.clear()
             try:
                 async with asyncio.timeout(LOOK_EVERY_S):

@@ -23,6 +23,8 @@ log = get_logger(__name__)
 MAX_CROPS: Final = 32
 """Thumbnails of one image, from which on crops in yet other proportions are not made: a scaled one is served, of
 which there is one for each of a few sizes."""
+NO_IMAGES: Final = ("audio/", "video/", "text/")
+"""Files that say they are no images are taken at their word, and not read."""
 MAX_REMEMBERED_FAILURES: Final = 10_000
 
 Key = tuple[int, int, str, bool]
@@ -54,6 +56,8 @@ class Thumbnails:
         Raises MatrixError: 400 for what is no image, 413 (502 for another server's) for what is too large a one,
         LimitExceeded.
         """
+        if of.content_type.startswith(NO_IMAGES):
+            raise _no_thumbnail("unreadable", is_remote=is_remote)
         key = _key(wanted)
         kept = {row.of: row for row in await self._rows.load_thumbnails(of.blob)}
         if key not in kept and len(kept) >= MAX_CROPS:
