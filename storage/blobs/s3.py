@@ -13,8 +13,8 @@ from config.media import S3
 from storage.blobs.base import CHUNK_BYTES, BlobError, BlobMissing
 from storage.blobs.spool import FileThreads, Spool
 
-PART_BYTES: Final = 16 * 1024 * 1024
-"""What is uploaded at once, from memory: the store may have 10,000 parts of it."""
+PART_BYTES: Final = 8 * 1024 * 1024
+"""What is uploaded at once, from memory: the store may have 10,000 parts of it, 80 GiB."""
 MAX_PUTS: Final = 4
 """Files that are uploaded to the store at once, each with a part in memory."""
 PRESIGNED_S: Final = 300
