@@ -176,7 +176,6 @@ async def build_server(
     acceptance = Acceptance(stream, events, push_rules.known_rules, server_name=name)
     authoring = Authoring(stream, events, clock, acceptance, server_name=name, signing_key=signing_key)
     missing_state = MissingState(events, push_rules.load)
-    authoring = Authoring(stream, events, clock, push_rules.known_rules, server_name=name, signing_key=signing_key)
     web = WebSites(config.federation)
     relation_rows = RelationRepository(pool)
     sending = Sending(

@@ -269,8 +269,8 @@ class AccountRepository:
     async def deactivate(self, user_id: str, *, erase: bool = False) -> int | None:
         """Closes an account and ends its sessions.
 
-        With `erase`, the profile, the account data, the filters, the presence and all files go too, and it is noted that the user
-        wants their events erased, and since when: returns the position of the newest event then.
+        With `erase`, the profile, the account data, the filters, the presence and all files go too, and it is noted
+        that the user wants their events erased, and since when: returns the position of the newest event then.
         """
         erased: int | None = None
         async with self._pool.acquire() as connection, connection.transaction():

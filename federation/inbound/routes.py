@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from federation.inbound import (
+    content_repository,
     events,
     invites,
     joins,
@@ -18,6 +19,7 @@ from federation.inbound import (
 from homeserver.http.request import Route
 
 MODULES = (
+    content_repository,
     events,
     invites,
     joins,
@@ -30,9 +32,5 @@ MODULES = (
     transactions,
     version,
 )
-from federation.inbound import content_repository, keys_query, keys_server, openid, public_rooms, query, version
-from homeserver.http.request import Route
-
-MODULES = (content_repository, keys_query, keys_server, openid, public_rooms, query, version)
 
 ROUTES: list[Route] = [route for module in MODULES for route in module.ROUTES]

@@ -23,6 +23,7 @@ from homeserver.metrics import Metrics
 from homeserver.services.errors import InvalidParam, LimitExceeded, MatrixError
 from homeserver.services.media.contents import Contents
 from homeserver.services.media.robots import EVERYTHING, MAX_ROBOTS_BYTES, NOTHING, Robots, parse_robots
+from homeserver.services.media.shared import SharedWork
 from homeserver.services.media.uploads import new_media_id
 from homeserver.services.media.web import Web, WebAnswer, WebFailure
 from homeserver.services.media.workers import Workers
@@ -83,7 +84,7 @@ class Previews:
         self._figures = metrics.cache("url_previews", lambda: len(self._failures))
         self._server_name = server_name
         self._max_image_bytes = max_image_bytes
-        self._under_way: dict[bytes, asyncio.Task[bytes]] = {}
+        self._under_way: SharedWork[bytes, bytes] = SharedWork()
         self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
         self._failures: OrderedDict[bytes, int] = OrderedDict()
         self._sites: OrderedDict[str, tuple[int, Robots]] = OrderedDict()
@@ -103,19 +104,13 @@ class Previews:
         self._figures.misses += 1
         if now - self._failures.get(key, -FAILED_MS) < FAILED_MS:
             raise _no_preview()
-        task = self._under_way.get(key)
-        if task is None:
-            if len(self._under_way) >= MAX_WAITING:
-                raise LimitExceeded(BUSY_RETRY_MS)
-            task = asyncio.create_task(self._make(key, url, language))
-            self._under_way[key] = task
-            task.add_done_callback(lambda task: self._forget(key, task))
-        return await asyncio.shield(task)
+        if key not in self._under_way and len(self._under_way) >= MAX_WAITING:
+            raise LimitExceeded(BUSY_RETRY_MS)
+        return await self._under_way.run(key, lambda: self._make(key, url, language))
 
-    def _forget(self, key: bytes, task: asyncio.Task[bytes]) -> None:
-        del self._under_way[key]
-        if not task.cancelled():
-            task.exception()  # whoever waited has it; if nobody is left, nobody wants it
+    async def close(self) -> None:
+        """Breaks off what is being fetched."""
+        await self._under_way.close()
 
     async def _make(self, key: bytes, url: str, language: str | None) -> bytes:
         try:

@@ -12,6 +12,7 @@ from homeserver.clock import Clock
 from homeserver.metrics import Metrics
 from homeserver.services.errors import LimitExceeded, MatrixError
 from homeserver.services.media.contents import Contents
+from homeserver.services.media.shared import SharedWork
 from matrix.content_disposition import clean_content_type, is_filename
 from storage.media import MediaRepository, MediaRow, Outcome
 
@@ -65,7 +66,7 @@ class RemoteCache:
         self._clock = clock
         self._metrics = metrics
         self._max_bytes = max_bytes
-        self._fetches: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._fetches: SharedWork[tuple[str, str], None] = SharedWork()
         self._at_once = asyncio.Semaphore(MAX_FETCHES)
         self._failures: OrderedDict[tuple[str, str], tuple[int, tuple[int, str, str]]] = OrderedDict()
 
@@ -76,26 +77,27 @@ class RemoteCache:
         failed = self._failures.get((origin, media_id))
         if failed is not None and self._clock() - failed[0] < FAILED_MS:
             raise MatrixError(*failed[1])
-        task = self._fetches.get((origin, media_id))
-        if task is None:
-            if len(self._fetches) >= MAX_WAITING_FETCHES:
-                raise LimitExceeded(BUSY_RETRY_MS)
-            task = asyncio.create_task(self._fetch(self._remote, origin, media_id, timeout_ms))
-            self._fetches[origin, media_id] = task
-            task.add_done_callback(lambda task: self._forget((origin, media_id), task))
-        await asyncio.shield(task)
+        if (origin, media_id) not in self._fetches and len(self._fetches) >= MAX_WAITING_FETCHES:
+            raise LimitExceeded(BUSY_RETRY_MS)
+        remote = self._remote
+        await self._fetches.run((origin, media_id), lambda: self._try(remote, origin, media_id, timeout_ms))
         return await self._rows.load_media(origin, media_id)
 
-    def _forget(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
-        del self._fetches[key]
-        if task.cancelled():
-            return
-        error = task.exception()
-        self._metrics.media_fetches.labels("fetched" if error is None else "failed").inc()
-        if isinstance(error, MatrixError) and error.errcode != "M_NOT_YET_UPLOADED":
-            self._failures[key] = (self._clock(), (error.status, error.errcode, error.message))
-            if len(self._failures) > MAX_FAILURES:
-                self._failures.popitem(last=False)
+    async def close(self) -> None:
+        """Breaks off what is being fetched."""
+        await self._fetches.close()
+
+    async def _try(self, remote: RemoteMedia, origin: str, media_id: str, timeout_ms: int) -> None:
+        try:
+            await self._fetch(remote, origin, media_id, timeout_ms)
+        except MatrixError as error:
+            self._metrics.media_fetches.labels("failed").inc()
+            if error.errcode != "M_NOT_YET_UPLOADED":
+                self._failures[origin, media_id] = (self._clock(), (error.status, error.errcode, error.message))
+                if len(self._failures) > MAX_FAILURES:
+                    self._failures.popitem(last=False)
+            raise
+        self._metrics.media_fetches.labels("fetched").inc()
 
     async def _fetch(self, remote: RemoteMedia, origin: str, media_id: str, timeout_ms: int) -> None:
         too_large = MatrixError(502, "M_TOO_LARGE", "The file is too large to be fetched")

@@ -40,6 +40,7 @@ class ContentRepository:
     thumbnails: Thumbnails
     previews: Previews | None
     """None where the configuration has them off."""
+    remote: RemoteCache
     retention: Retention
     moderation: MediaModeration
     arrivals: Arrivals
@@ -54,7 +55,11 @@ class ContentRepository:
         self.spool.open()
 
     async def close(self) -> None:
-        """Ends processes and connections."""
+        """Breaks off what is under way for nobody any more, and ends processes and connections."""
+        await self.remote.close()
+        await self.thumbnails.close()
+        if self.previews is not None:
+            await self.previews.close()
         await self.workers.close()
         await self.store.close()
         self.threads.close()
@@ -105,6 +110,7 @@ def build_content_repository(
         downloads=Downloads(rows, arrivals, cache, clock, server_name=name, frozen_from_ts=frozen_from),
         thumbnails=Thumbnails(rows, contents, workers, metrics),
         previews=previews if limits.url_previews else None,
+        remote=cache,
         retention=retention,
         moderation=MediaModeration(rows, server_name=name, on_deleted=retention.wake),
         arrivals=arrivals,

@@ -5,7 +5,6 @@ https://spec.matrix.org/v1.19/client-server-api/#thumbnails
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
@@ -13,6 +12,7 @@ from homeserver.logs import get_logger
 from homeserver.metrics import Metrics
 from homeserver.services.errors import MatrixError
 from homeserver.services.media.contents import Content, Contents
+from homeserver.services.media.shared import SharedWork
 from homeserver.services.media.workers import Workers
 from matrix.thumbnail_sizes import Method, standard_size
 from storage.blobs.base import BlobError
@@ -47,7 +47,7 @@ class Thumbnails:
         self._contents = contents
         self._workers = workers
         self._metrics = metrics
-        self._under_way: dict[tuple[int, Key], asyncio.Task[Content]] = {}
+        self._under_way: SharedWork[tuple[int, Key], Content] = SharedWork()
         self._failures: OrderedDict[tuple[int, Key], str] = OrderedDict()
 
     async def thumbnail(self, of: Content, wanted: Wanted, *, is_remote: bool) -> Content:
@@ -67,20 +67,14 @@ class Thumbnails:
             return Content(row.blob, row.sha256, row.size, row.content_type)
         if (failure := self._failures.get((of.blob, key))) is not None:
             raise _no_thumbnail(failure, is_remote=is_remote)
-        task = self._under_way.get((of.blob, key))
-        if task is None:
-            task = asyncio.create_task(self._make(of, key))
-            self._under_way[of.blob, key] = task
-            task.add_done_callback(lambda task: self._forget((of.blob, key), task))
         try:
-            return await asyncio.shield(task)
+            return await self._under_way.run((of.blob, key), lambda: self._make(of, key))
         except _Failed as error:
             raise _no_thumbnail(error.kind, is_remote=is_remote) from None
 
-    def _forget(self, key: tuple[int, Key], task: asyncio.Task[Content]) -> None:
-        del self._under_way[key]
-        if not task.cancelled():
-            task.exception()  # whoever waited has it; if nobody is left, nobody wants it
+    async def close(self) -> None:
+        """Breaks off what is being made."""
+        await self._under_way.close()
 
     async def _make(self, of: Content, key: Key) -> Content:
         width, height, method, animated = key
