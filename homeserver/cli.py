@@ -384,7 +384,7 @@ async def _with_accounts(config: Config, url: str, arguments: argparse.Namespace
                 passwords,
                 registration,
                 Deactivation(accounts, sessions),
-                MediaModeration(MediaRepository(database.pool), server_name=config.server_name),
+                MediaModeration(MediaRepository(database.pool), now_ms, server_name=config.server_name),
             ),
             arguments,
         )

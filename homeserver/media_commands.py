@@ -67,7 +67,7 @@ async def delete_media_of(accounts: Accounts, arguments: argparse.Namespace) -> 
 
 async def quarantine_media(accounts: Accounts, arguments: argparse.Namespace) -> None:
     """`weft media quarantine`"""
-    await accounts.media.set_quarantined(arguments.mxc, not arguments.lift)
+    await (accounts.media.end_quarantine if arguments.lift else accounts.media.quarantine)(arguments.mxc)
     print(f"{arguments.mxc} is {'served again' if arguments.lift else 'quarantined'}.")
 
 

@@ -53,7 +53,8 @@ class ThumbnailRow(NamedTuple):
 
 _ROW = """
 m.origin, m.media_id, m.uploader, m.content_type, m.filename, m.created_ts, m.expires_ts, m.last_access_ts,
-coalesce(b.blob, 0), coalesce(b.sha256, ''), coalesce(b.bytes, 0), coalesce(b.quarantined, false)
+coalesce(b.blob, 0), coalesce(b.sha256, ''), coalesce(b.bytes, 0),
+EXISTS (SELECT FROM quarantined_contents q WHERE q.sha256 = b.sha256)
 """
 MEDIA = f"SELECT {_ROW} FROM media m LEFT JOIN blobs b USING (blob) WHERE m.origin = $1 AND m.media_id = $2"
 MEDIA_OF_USER = f"""
@@ -130,9 +131,15 @@ WITH ordered AS (
     WHERE o.total > $2 AND m.origin = o.origin AND m.media_id = o.media_id RETURNING m.blob
 ), noted AS ({_NOTE_GONE}) SELECT count(*) FROM gone
 """
-QUARANTINE = """
-UPDATE blobs SET quarantined = $3
-WHERE blob = (SELECT blob FROM media WHERE origin = $1 AND media_id = $2) RETURNING 1
+_SHA256 = "SELECT b.sha256 FROM media m JOIN blobs b USING (blob) WHERE m.origin = $1 AND m.media_id = $2"
+QUARANTINE = f"""
+WITH named AS ({_SHA256}),
+noted AS (INSERT INTO quarantined_contents SELECT sha256, $3 FROM named ON CONFLICT DO NOTHING)
+SELECT count(*) FROM named
+"""
+END_QUARANTINE = f"""
+WITH named AS ({_SHA256}), ended AS (DELETE FROM quarantined_contents q USING named n WHERE q.sha256 = n.sha256)
+SELECT count(*) FROM named
 """
 
 GARBAGE = "SELECT garbage, blob FROM blob_garbage ORDER BY garbage LIMIT $1"
@@ -272,9 +279,13 @@ class MediaRepository:
         """Forgets names whose upload did not come in time."""
         await self._pool.execute(DELETE_EXPIRED, now_ms)
 
-    async def set_quarantined(self, origin: str, media_id: str, quarantined: bool) -> bool:
-        """Hides a content under all its names, or shows it again; False if there is no such name with a content."""
-        return bool(await self._pool.fetchval(QUARANTINE, origin, media_id, quarantined))
+    async def quarantine(self, origin: str, media_id: str, now_ms: int) -> bool:
+        """Hides a content under all its names, those to come too; False if there is no such name with a content."""
+        return bool(await self._pool.fetchval(QUARANTINE, origin, media_id, now_ms))
+
+    async def end_quarantine(self, origin: str, media_id: str) -> bool:
+        """Shows a content again; False if there is no such name with a content."""
+        return bool(await self._pool.fetchval(END_QUARANTINE, origin, media_id))
 
     async def load_garbage(self, *, limit: int) -> list[tuple[int, int]]:
         """Up to `limit` pairs of a number in the garbage and a blob to look at."""

@@ -8,11 +8,16 @@ CREATE TABLE blobs (
     bytes           bigint NOT NULL,
     stored          boolean NOT NULL DEFAULT false,     -- the store has it all
     doomed          boolean NOT NULL DEFAULT false,     -- it is being deleted: nothing may refer to it any more
-    quarantined     boolean NOT NULL DEFAULT false,
     created_ts      bigint NOT NULL
 );
 CREATE UNIQUE INDEX blobs_content ON blobs (sha256) WHERE NOT doomed;
 CREATE INDEX blobs_unfinished ON blobs (created_ts) WHERE NOT stored OR doomed;
+
+-- Contents that are served under no name, also if they are deleted and come again.
+CREATE TABLE quarantined_contents (
+    sha256          bytea PRIMARY KEY,
+    since_ts        bigint NOT NULL
+);
 
 -- Blobs that lost something that referred to them: whoever cleans up looks whether anything else does.
 CREATE TABLE blob_garbage (

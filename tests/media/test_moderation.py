@@ -67,6 +67,12 @@ async def test_a_quarantined_content_is_served_under_no_name(homeserver: Homeser
         (await download(bob, name)).error(404, "M_NOT_FOUND")
         (await thumbnail(bob, name, 32, 32)).error(404, "M_NOT_FOUND")
     assert "quarantined" in (await weft("list", bob.user_id))[1]
+    for name in names:  # deleting it all does not let it come back
+        assert (await weft("delete", f"mxc://{name}"))[0] == 0
+    assert homeserver.running is not None
+    await homeserver.running.server.media.retention.clean()
+    names = [await upload(user, data, "image/png") for user in (alice, bob, bob)]
+    (await download(bob, names[0])).error(404, "M_NOT_FOUND")
     assert (await weft("quarantine", "--lift", f"mxc://{names[2]}"))[0] == 0
     for name in names:
         assert (await download(alice, name)).ok() == data

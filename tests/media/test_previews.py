@@ -7,6 +7,7 @@ import ipaddress
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from homeserver.services.media.pages import decode, read_page
 from homeserver.services.media.previews import MAX_PAGE_BYTES
 from homeserver.services.media.robots import parse_robots
 from tests.client import Answer, Homeserver, User
-from tests.conftest import StartServer
+from tests.conftest import StartServer, make_config, started
 from tests.media.site import Site, running_site
 from tests.media.support import download, image_bytes, opened
 
@@ -42,11 +43,23 @@ async def previewing(start_server: StartServer, **changes: Any) -> AsyncIterator
         yield homeserver, await homeserver.register()
 
 
+@pytest.fixture(scope="module")
+async def alice(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[User]:
+    """A user of a server that makes previews, which the tests of this module share."""
+    config = replace(
+        make_config(tmp_path_factory.mktemp("server")),
+        media=Media(url_previews=True),
+        federation=Federation(allowed_ip_ranges=(ipaddress.ip_network("127.0.0.1/32"),)),
+    )
+    async with started(config, module_database_url) as homeserver:
+        yield await homeserver.register()
+
+
 async def ask(user: User, url: str, **query: Any) -> Answer:
     return await user.request("GET", PREVIEW, url=url, **query)
 
 
-async def test_what_a_page_says_of_itself(start_server: StartServer, site: Site) -> None:
+async def test_what_a_page_says_of_itself(alice: User, site: Site) -> None:
     image = image_bytes((120, 80))
     site.add("/a.png", image, "image/png")
     url = site.add(
@@ -57,23 +70,22 @@ async def test_what_a_page_says_of_itself(start_server: StartServer, site: Site)
         <meta property="og:video" content="http://elsewhere/"><meta property="og:image:width" content="9999">
         </head></html>""",
     )
-    async with previewing(start_server) as (_, alice):
-        preview = (await ask(alice, url)).ok()
-        name = preview.pop("og:image").removeprefix("mxc://weft.test/")
-        assert preview == {
-            "og:title": "A & B",
-            "og:description": "about it",
-            "og:site_name": "Site",
-            "og:image:type": "image/png",
-            "og:image:width": 120,
-            "og:image:height": 80,
-            "matrix:image:size": len(image),
-        }
-        assert (await download(alice, f"weft.test/{name}")).ok() == image
-        again = await alice.request("GET", "/_matrix/media/v3/preview_url", url=url + "#part")
-        assert again.ok()["og:image"] == f"mxc://weft.test/{name}"
-        assert site.asked.count("/page") == 1
-        assert site.asked.count("/robots.txt") == 1
+    preview = (await ask(alice, url)).ok()
+    name = preview.pop("og:image").removeprefix("mxc://weft.test/")
+    assert preview == {
+        "og:title": "A & B",
+        "og:description": "about it",
+        "og:site_name": "Site",
+        "og:image:type": "image/png",
+        "og:image:width": 120,
+        "og:image:height": 80,
+        "matrix:image:size": len(image),
+    }
+    assert (await download(alice, f"weft.test/{name}")).ok() == image
+    again = await alice.request("GET", "/_matrix/media/v3/preview_url", url=url + "#part")
+    assert again.ok()["og:image"] == f"mxc://weft.test/{name}"
+    assert site.asked.count("/page") == 1
+    assert site.asked.count("/robots.txt") == 1
 
 
 @pytest.mark.parametrize(
@@ -93,11 +105,10 @@ async def test_what_a_page_says_of_itself(start_server: StartServer, site: Site)
         ("<title>cut" + "<p>" * 600_000, {"og:title": "cut"}),
     ],
 )
-async def test_pages_that_say_less(start_server: StartServer, site: Site, body: str, expected: dict[str, str]) -> None:
-    async with previewing(start_server) as (_, alice):
-        answer = (await ask(alice, site.add("/", body))).ok()
-        assert {key: value for key, value in answer.items() if key in expected} == expected
-        assert len(answer) <= 2
+async def test_pages_that_say_less(alice: User, site: Site, body: str, expected: dict[str, str]) -> None:
+    answer = (await ask(alice, site.add("/", body))).ok()
+    assert {key: value for key, value in answer.items() if key in expected} == expected
+    assert len(answer) <= 2
 
 
 @pytest.mark.parametrize(
@@ -114,39 +125,34 @@ async def test_pages_that_say_less(start_server: StartServer, site: Site, body: 
         ("Größe", "iso-8859-1", "text/html", ""),
     ],
 )
-async def test_charsets(
-    start_server: StartServer, site: Site, text: str, encoding: str, header: str, inside: str
-) -> None:
-    async with previewing(start_server) as (_, alice):
-        url = site.add("/", f"<html>{inside}<title>{text}</title></html>".encode(encoding), header)
-        assert (await ask(alice, url)).ok() == {"og:title": text}
+async def test_charsets(alice: User, site: Site, text: str, encoding: str, header: str, inside: str) -> None:
+    url = site.add("/", f"<html>{inside}<title>{text}</title></html>".encode(encoding), header)
+    assert (await ask(alice, url)).ok() == {"og:title": text}
 
 
-async def test_pictures_themselves_and_other_files(start_server: StartServer, site: Site) -> None:
-    async with previewing(start_server) as (_, alice):
-        preview = (await ask(alice, site.add("/i", image_bytes((30, 20), "JPEG"), "image/jpeg"))).ok()
-        assert (preview["og:image:width"], preview["og:image:height"]) == (30, 20)
-        assert opened((await download(alice, preview["og:image"].removeprefix("mxc://"))).ok()).size == (30, 20)
-        assert (await ask(alice, site.add("/svg", b"<svg/>", "image/svg+xml"))).ok() == {}
-        assert (await ask(alice, site.add("/liar", b"<html>", "image/png"))).ok() == {}
-        assert (await ask(alice, site.add("/pdf", b"%PDF", "application/pdf"))).ok() == {}
-        site.add("/huge.png", b"\0" * (11 * 1024 * 1024), "image/png")
-        url = site.add("/huge", "<title>t</title><meta property='og:image' content='/huge.png'>")
-        assert (await ask(alice, url)).ok() == {"og:title": "t"}
+async def test_pictures_themselves_and_other_files(alice: User, site: Site) -> None:
+    preview = (await ask(alice, site.add("/i", image_bytes((30, 20), "JPEG"), "image/jpeg"))).ok()
+    assert (preview["og:image:width"], preview["og:image:height"]) == (30, 20)
+    assert opened((await download(alice, preview["og:image"].removeprefix("mxc://"))).ok()).size == (30, 20)
+    assert (await ask(alice, site.add("/svg", b"<svg/>", "image/svg+xml"))).ok() == {}
+    assert (await ask(alice, site.add("/liar", b"<html>", "image/png"))).ok() == {}
+    assert (await ask(alice, site.add("/pdf", b"%PDF", "application/pdf"))).ok() == {}
+    site.add("/huge.png", b"\0" * (11 * 1024 * 1024), "image/png")
+    url = site.add("/huge", "<title>t</title><meta property='og:image' content='/huge.png'>")
+    assert (await ask(alice, url)).ok() == {"og:title": "t"}
 
 
-async def test_oembed_fills_in_what_a_page_does_not_say(start_server: StartServer, site: Site) -> None:
+async def test_oembed_fills_in_what_a_page_does_not_say(alice: User, site: Site) -> None:
     link = '<link rel="alternate" type="application/json+oembed" href="/embed?url=x">'
     embed = {"type": "video", "title": "Film", "author_name": "Me", "thumbnail_url": "/t.png", "html": "<script>"}
     site.add("/embed", json.dumps(embed), "application/json")
     site.add("/t.png", image_bytes((40, 40)), "image/png")
     site.add("/bad", b"[" * 1000, "application/json")
-    async with previewing(start_server) as (_, alice):
-        preview = (await ask(alice, site.add("/page", link))).ok()
-        assert (preview["og:title"], preview["og:description"]) == ("Film", "Me")
-        assert preview["og:image:width"] == 40
-        url = site.add("/page2", link.replace("/embed", "/bad") + "<title>own</title>")
-        assert (await ask(alice, url)).ok() == {"og:title": "own"}
+    preview = (await ask(alice, site.add("/page", link))).ok()
+    assert (preview["og:title"], preview["og:description"]) == ("Film", "Me")
+    assert preview["og:image:width"] == 40
+    url = site.add("/page2", link.replace("/embed", "/bad") + "<title>own</title>")
+    assert (await ask(alice, url)).ok() == {"og:title": "own"}
 
 
 async def test_private_addresses_are_not_connected_to(start_server: StartServer, site: Site) -> None:
@@ -180,60 +186,57 @@ async def test_robots_are_heeded(start_server: StartServer, site: Site) -> None:
         (await ask(alice, site.add("/open", "<title>t</title>"))).error(502, "M_UNKNOWN")
 
 
-async def test_redirects_and_failures_are_bounded(start_server: StartServer, site: Site) -> None:
-    async with previewing(start_server) as (_, alice):
-        target = "<title>there</title>"
-        site.add("/5", target)
-        for number in range(5):
-            site.add(f"/{number}", "", status=302, Location=f"/{number + 1}")
-        assert (await ask(alice, site.url + "/0")).ok() == {"og:title": "there"}
-        loop = site.add("/loop", "", status=302, Location="/loop")
-        (await ask(alice, loop)).error(502, "M_UNKNOWN")
-        asked = len(site.asked)
-        (await ask(alice, loop)).error(502, "M_UNKNOWN")  # remembered
-        assert len(site.asked) == asked
-        for status in (404, 500):
-            (await ask(alice, site.add(f"/{status}", "x", status=status))).error(502, "M_UNKNOWN")
-        elsewhere = site.add("/file", "", status=302, Location="file:///etc/passwd")
-        (await ask(alice, elsewhere)).error(502, "M_UNKNOWN")
+async def test_redirects_and_failures_are_bounded(alice: User, site: Site) -> None:
+    target = "<title>there</title>"
+    site.add("/5", target)
+    for number in range(5):
+        site.add(f"/{number}", "", status=302, Location=f"/{number + 1}")
+    assert (await ask(alice, site.url + "/0")).ok() == {"og:title": "there"}
+    loop = site.add("/loop", "", status=302, Location="/loop")
+    (await ask(alice, loop)).error(502, "M_UNKNOWN")
+    asked = len(site.asked)
+    (await ask(alice, loop)).error(502, "M_UNKNOWN")  # remembered
+    assert len(site.asked) == asked
+    for status in (404, 500):
+        (await ask(alice, site.add(f"/{status}", "x", status=status))).error(502, "M_UNKNOWN")
+    elsewhere = site.add("/file", "", status=302, Location="file:///etc/passwd")
+    (await ask(alice, elsewhere)).error(502, "M_UNKNOWN")
 
-        async def endless(request: web.BaseRequest) -> web.StreamResponse:
-            answer = web.StreamResponse(headers={"Content-Type": "text/html"})
-            await answer.prepare(request)
-            await answer.write(b"<title>endless</title>")
-            for _ in range(4 * MAX_PAGE_BYTES // 65_536):
-                await answer.write(b" " * 65_536)
-            return answer
+    async def endless(request: web.BaseRequest) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Type": "text/html"})
+        await answer.prepare(request)
+        await answer.write(b"<title>endless</title>")
+        for _ in range(4 * MAX_PAGE_BYTES // 65_536):
+            await answer.write(b" " * 65_536)
+        return answer
 
-        site.pages["/endless"] = endless
-        assert (await ask(alice, site.url + "/endless")).ok() == {"og:title": "endless"}
+    site.pages["/endless"] = endless
+    assert (await ask(alice, site.url + "/endless")).ok() == {"og:title": "endless"}
 
 
-async def test_many_who_ask_share_one_fetch(start_server: StartServer, site: Site) -> None:
+async def test_many_who_ask_share_one_fetch(alice: User, site: Site) -> None:
     url = site.add("/page", "<title>t</title>")
-    async with previewing(start_server) as (_, alice):
-        answers = await asyncio.gather(*(ask(alice, url) for _ in range(20)))
-        assert all(answer.ok() == {"og:title": "t"} for answer in answers)
-        assert site.asked.count("/page") == 1
+    answers = await asyncio.gather(*(ask(alice, url) for _ in range(20)))
+    assert all(answer.ok() == {"og:title": "t"} for answer in answers)
+    assert site.asked.count("/page") == 1
 
 
-async def test_what_is_no_url_is_refused(start_server: StartServer) -> None:
-    async with previewing(start_server) as (_, alice):
-        bad = (
-            "",
-            "no",
-            "ftp://a/",
-            "http://",
-            "http://a b/",
-            "http://u:p@h/",
-            "javascript:x",
-            "http://[::1",
-            "http://a:x/",
-        )
-        for url in (*bad, "http://h/" + "a" * 2048, "file:///etc/passwd", "http://h/\0"):
-            (await ask(alice, url)).error(400, "M_INVALID_PARAM")
-        (await alice.request("GET", PREVIEW)).error(400, "M_MISSING_PARAM")
-        (await ask(alice, "http://h/", ts="now")).error(400, "M_INVALID_PARAM")
+async def test_what_is_no_url_is_refused(alice: User) -> None:
+    bad = (
+        "",
+        "no",
+        "ftp://a/",
+        "http://",
+        "http://a b/",
+        "http://u:p@h/",
+        "javascript:x",
+        "http://[::1",
+        "http://a:x/",
+    )
+    for url in (*bad, "http://h/" + "a" * 2048, "file:///etc/passwd", "http://h/\0"):
+        (await ask(alice, url)).error(400, "M_INVALID_PARAM")
+    (await alice.request("GET", PREVIEW)).error(400, "M_MISSING_PARAM")
+    (await ask(alice, "http://h/", ts="now")).error(400, "M_INVALID_PARAM")
 
 
 async def test_previews_are_off_by_default_and_limited(start_server: StartServer, site: Site) -> None:
@@ -248,13 +251,10 @@ async def test_previews_are_off_by_default_and_limited(start_server: StartServer
 
 
 async def test_previews_are_made_anew_and_forgotten(database_url: str, tmp_path: Any, site: Site) -> None:
-    from dataclasses import replace
-
     from homeserver.clock import now_ms
     from homeserver.main import running
     from homeserver.services.media.previews import FRESH_MS
     from homeserver.services.media.retention import PREVIEWS_KEPT_MS
-    from tests.conftest import make_config
     from tests.media.support import files_in
 
     shift = 0

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
+import aiohttp
 import pytest
 
 from config.media import Media
@@ -241,3 +242,17 @@ async def test_who_asks_whether_to_go_on_is_told(shared_homeserver: Homeserver) 
     await asyncio.wait_for(reader.readuntil(b"}"), 10)
     assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), 10)).startswith(b"HTTP/1.1 413 ")
     writer.close()
+
+
+async def test_a_file_that_the_disk_has_lost_is_not_sent_as_if_it_were_whole(
+    homeserver: Homeserver, tmp_path: Path
+) -> None:
+    alice = await homeserver.register()
+    name = await upload(alice, os.urandom(2_000_000))
+    (path,) = files_in(tmp_path / "media" / "files")
+    os.truncate(path, 1_000_000)
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await download(alice, name)
+    path.unlink()
+    (await download(alice, name)).error(404, "M_NOT_FOUND")
+    assert (await download(alice, await upload(alice, b"next"))).ok() == b"next"

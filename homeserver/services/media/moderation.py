@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
+from homeserver.clock import Clock
 from homeserver.services.errors import InvalidParam, NotFound
 from matrix.mxc import parse_mxc
 from storage.media import MediaRepository, MediaRow
@@ -16,10 +17,11 @@ class MediaModeration:
     """Lists, hides and deletes files."""
 
     def __init__(
-        self, rows: MediaRepository, *, server_name: str, on_deleted: Callable[[], None] | None = None
+        self, rows: MediaRepository, clock: Clock, *, server_name: str, on_deleted: Callable[[], None] | None = None
     ) -> None:
         """`on_deleted` is told that names are gone, so that the bytes go at once; the server looks for them anyway."""
         self._rows = rows
+        self._clock = clock
         self._server_name = server_name
         self._on_deleted = on_deleted
 
@@ -47,12 +49,14 @@ class MediaModeration:
         if self._on_deleted is not None:
             self._on_deleted()
 
-    async def set_quarantined(self, mxc: str, quarantined: bool) -> None:
-        """Hides a file, and the same content under every other name now and later, or shows it again.
+    async def quarantine(self, mxc: str) -> None:
+        """Hides a file, and the same content under every other name now and later. Raises NotFound."""
+        if not await self._rows.quarantine(*_name(mxc), self._clock()):
+            raise NotFound(f"There is no file {mxc}")
 
-        Raises NotFound.
-        """
-        if not await self._rows.set_quarantined(*_name(mxc), quarantined):
+    async def end_quarantine(self, mxc: str) -> None:
+        """Shows a file again, under all its names. Raises NotFound."""
+        if not await self._rows.end_quarantine(*_name(mxc)):
             raise NotFound(f"There is no file {mxc}")
 
     async def purge_remote(self, *, before_ts: int) -> int:

@@ -112,7 +112,7 @@ def build_content_repository(
         previews=previews if limits.url_previews else None,
         remote=cache,
         retention=retention,
-        moderation=MediaModeration(rows, server_name=name, on_deleted=retention.wake),
+        moderation=MediaModeration(rows, clock, server_name=name, on_deleted=retention.wake),
         arrivals=arrivals,
         workers=workers,
         store=store,
