@@ -19,9 +19,7 @@ from config.errors import ConfigError
 from config.schema import Config, Listener
 from federation.inbound.authentication import authenticate_origin
 from federation.inbound.routes import ROUTES as FEDERATION_ROUTES
-from federation.outbound.media import FederatedMedia
 from federation.outbound.network import build_network
-from federation.outbound.web import WebSites
 from homeserver.client_api.routes import ROUTES as CLIENT_ROUTES
 from homeserver.clock import Clock, now_ms
 from homeserver.http.context import Server
@@ -176,7 +174,6 @@ async def build_server(
     acceptance = Acceptance(stream, events, push_rules.known_rules, server_name=name)
     authoring = Authoring(stream, events, clock, acceptance, server_name=name, signing_key=signing_key)
     missing_state = MissingState(events, push_rules.load)
-    web = WebSites(config.federation)
     relation_rows = RelationRepository(pool)
     sending = Sending(
         access,
@@ -363,10 +360,7 @@ async def build_server(
         event_views=EventViews(client_events, aggregations, clock),
         membership=membership,
         sending=sending,
-        media=build_content_repository(
-            config, database, clock, metrics, web=web, remote=FederatedMedia(network.transport, web)
-        ),
-        web=web,
+        media=build_content_repository(config, database, clock, metrics, network.media, network.web),
         relations=Relations(relation_rows, events, access, aggregations),
         timelines=timelines,
         user_rooms=user_rooms,
@@ -412,7 +406,6 @@ async def running(
         server = await build_server(config, database, clock, notifier)
         server.media.open()
         stack.push_async_callback(server.media.close)
-        stack.push_async_callback(server.web.close)
         writer = asyncio.create_task(server.stream.run(), name="stream writer")
         stack.push_async_callback(_finish_writing, server, writer)
         stack.push_async_callback(server.network.close)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import asyncpg
 import orjson
 
-from storage.cross_signing import IS_SIGNING_KEY
 from storage import media
+from storage.cross_signing import IS_SIGNING_KEY
 from storage.database import StorageError
 from storage.device_lists import mark_pending
 from storage.devices import remove_devices, remove_identity

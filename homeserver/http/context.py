@@ -27,7 +27,6 @@ from homeserver.services.event_views import EventViews
 from homeserver.services.federation.parts import FederationParts
 from homeserver.services.filters import Filters
 from homeserver.services.media.service import ContentRepository
-from homeserver.services.media.web import Web
 from homeserver.services.notifications import Notifications
 from homeserver.services.presence import Presence
 from homeserver.services.profile_lookup import ProfileLookup
@@ -98,7 +97,6 @@ class Server:
     membership: Membership
     sending: Sending
     media: ContentRepository
-    web: Web
     relations: Relations
     timelines: Timelines
     user_rooms: UserRooms

@@ -53,13 +53,12 @@ class RemoteCache:
         self,
         rows: MediaRepository,
         contents: Contents,
-        remote: RemoteMedia | None,
+        remote: RemoteMedia,
         clock: Clock,
         metrics: Metrics,
         *,
         max_bytes: int,
     ) -> None:
-        """Without `remote`, files of other servers are not found."""
         self._rows = rows
         self._contents = contents
         self._remote = remote
@@ -72,24 +71,21 @@ class RemoteCache:
 
     async def load(self, origin: str, media_id: str, *, timeout_ms: int) -> MediaRow | None:
         """The file, which is not here yet. Raises what `RemoteMedia` raises, and LimitExceeded."""
-        if self._remote is None:
-            return None
         failed = self._failures.get((origin, media_id))
         if failed is not None and self._clock() - failed[0] < FAILED_MS:
             raise MatrixError(*failed[1])
         if (origin, media_id) not in self._fetches and len(self._fetches) >= MAX_WAITING_FETCHES:
             raise LimitExceeded(BUSY_RETRY_MS)
-        remote = self._remote
-        await self._fetches.run((origin, media_id), lambda: self._try(remote, origin, media_id, timeout_ms))
+        await self._fetches.run((origin, media_id), lambda: self._try(origin, media_id, timeout_ms))
         return await self._rows.load_media(origin, media_id)
 
     async def close(self) -> None:
         """Breaks off what is being fetched."""
         await self._fetches.close()
 
-    async def _try(self, remote: RemoteMedia, origin: str, media_id: str, timeout_ms: int) -> None:
+    async def _try(self, origin: str, media_id: str, timeout_ms: int) -> None:
         try:
-            await self._fetch(remote, origin, media_id, timeout_ms)
+            await self._fetch(origin, media_id, timeout_ms)
         except MatrixError as error:
             self._metrics.media_fetches.labels("failed").inc()
             if error.errcode != "M_NOT_YET_UPLOADED":
@@ -99,12 +95,12 @@ class RemoteCache:
             raise
         self._metrics.media_fetches.labels("fetched").inc()
 
-    async def _fetch(self, remote: RemoteMedia, origin: str, media_id: str, timeout_ms: int) -> None:
+    async def _fetch(self, origin: str, media_id: str, timeout_ms: int) -> None:
         too_large = MatrixError(502, "M_TOO_LARGE", "The file is too large to be fetched")
         async with (
             self._at_once,
             _in_time(),
-            remote.fetch_media(origin, media_id, timeout_ms=timeout_ms, max_bytes=self._max_bytes) as found,
+            self._remote.fetch_media(origin, media_id, timeout_ms=timeout_ms, max_bytes=self._max_bytes) as found,
             self._contents.receive(found.chunks, max_bytes=self._max_bytes, too_large=too_large) as file,
         ):
 

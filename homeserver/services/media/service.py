@@ -66,15 +66,9 @@ class ContentRepository:
 
 
 def build_content_repository(
-    config: Config,
-    database: Database,
-    clock: Clock,
-    metrics: Metrics,
-    *,
-    web: Web,
-    remote: RemoteMedia | None = None,
+    config: Config, database: Database, clock: Clock, metrics: Metrics, remote: RemoteMedia, web: Web
 ) -> ContentRepository:
-    """Puts the parts together. Without `remote`, files of other servers are not found."""
+    """Puts the parts together."""
     name, limits = config.server_name, config.media
     rows, threads, arrivals = MediaRepository(database.pool), FileThreads(), Arrivals()
     spool = Spool(config.media_dir / "incoming", threads)

@@ -29,6 +29,3 @@ class Web(Protocol):
 
     def get(self, url: str, *, accept: str, language: str | None = None) -> AbstractAsyncContextManager[WebAnswer]:
         """One GET request, not redirected. Raises WebFailure, also while the body is read."""
-
-    async def close(self) -> None:
-        """Closes all connections."""
