@@ -1,5 +1,6 @@
 """Checks of single values: each returns what is wrong, worded to follow the option's name, or None."""
 
+import datetime
 import ipaddress
 import re
 from collections.abc import Hashable, Iterable, Sized
@@ -127,6 +128,15 @@ def check_contact_role(value: str) -> str | None:
     if _NAMESPACED.fullmatch(value) and not value.startswith("m."):
         return None
     return "must be m.role.admin, m.role.security or a namespaced name such as org.example.role"
+
+
+def check_date(value: str) -> str | None:
+    """A day, https://www.rfc-editor.org/rfc/rfc3339#section-5.6."""
+    try:
+        datetime.date.fromisoformat(value)
+    except ValueError:
+        return "must be a day such as 2026-11-25"
+    return None
 
 
 def check_turn_uri(value: str) -> str | None:

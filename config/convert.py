@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from config.declare import MAX_INTEGER, REQUIRED, OptionInfo
 from config.errors import ConfigError
 from config.options import Option, environment_variables, is_group, options_of
-from config.schema import MAX_INTEGER, REQUIRED, Config, IpNetwork, OptionInfo
+from config.schema import Config, IpNetwork
 from config.secret import Secret
 from config.sources import read_text
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from config.declare import MAX_INTEGER, REQUIRED, OptionInfo
 from config.options import Option, is_group, options_of
-from config.schema import MAX_INTEGER, REQUIRED, Config, IpNetwork, OptionInfo
+from config.schema import Config, IpNetwork
 from config.secret import Secret
 
 _YAML_WIDTH = 100

@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from config.schema import Config, IpNetwork, OptionInfo
+from config.declare import OptionInfo
+from config.schema import Config, IpNetwork
 from config.secret import Secret
 
 ENVIRONMENT_PREFIX = "WEFT_"

@@ -7,14 +7,15 @@ here and come resolved from the properties of `Config`. `config.document` writes
 
 # ruff: noqa: RUF009 -- `option` is a `dataclasses.field`, and every default given to it is immutable.
 
-import dataclasses
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from config import checks
+from config.declare import REQUIRED, option
+from config.media import S3, Media
 from config.secret import Secret
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -23,47 +24,6 @@ JwtAlgorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS
 RegistrationMode = Literal["off", "open", "token"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 LogFormat = Literal["json", "console"]
-
-T = TypeVar("T")
-
-MAX_INTEGER = 2**53 - 1
-REQUIRED: Any = dataclasses.MISSING
-
-Check = Callable[[Any], str | None]
-"""Says what is wrong with a value, worded to follow the option's name, or None."""
-
-
-@dataclass(frozen=True, slots=True)
-class OptionInfo:
-    """What an option's type does not say. Kept as the dataclass field's metadata under "option"."""
-
-    doc: str
-    minimum: float | None = None
-    maximum: float | None = None
-    check: Check | None = None
-    """For a list of values, called with each of them."""
-    check_all: Check | None = None
-    """For a list: called with the whole tuple."""
-    secret: bool = False
-    """Never shown, and may be given as `{file: path}` or `{env: NAME}`."""
-    must_exist: bool = False
-    """For a path: a file has to be there."""
-
-
-def option(
-    default: T,
-    doc: str,
-    *,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    check: Check | None = None,
-    check_all: Check | None = None,
-    secret: bool = False,
-    must_exist: bool = False,
-) -> T:
-    """A documented dataclass field; `REQUIRED` as the default means that it has to be given."""
-    info = OptionInfo(doc, minimum, maximum, check, check_all, secret, must_exist)
-    return dataclasses.field(default=default, repr=not secret, metadata={"option": info})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +79,6 @@ class Redis:
     url: str | None = option(
         None, "Connection URL, `redis://host:6379/0`; null for none.", check=checks.check_redis_url, secret=True
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Media:
-    """The content repository."""
-
-    directory: Path | None = option(None, "Where files are kept; null for `data_dir`/media.")
-    max_upload_bytes: int = option(100 * 1024 * 1024, "Largest file that may be uploaded or fetched.", minimum=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +233,7 @@ class RateLimits:
     invite: RateLimit | None = option(RateLimit(0.3, 10), "Invites sent, per user.")
     room_creation: RateLimit | None = option(RateLimit(0.1, 10), "Rooms created, per user.")
     media_upload: RateLimit | None = option(RateLimit(2.0, 30), "Uploads, per user.")
+    url_preview: RateLimit | None = option(RateLimit(1.0, 20), "Previews of web pages, per user.")
     presence: RateLimit | None = option(RateLimit(0.5, 10), "Changes of presence made by hand, per user.")
     search: RateLimit | None = option(RateLimit(1.0, 10), "Searches, of messages, users and rooms, per user.")
     request: RateLimit | None = option(
@@ -459,6 +412,7 @@ class Config:
     database: Database = option(Database(), "")
     redis: Redis = option(Redis(), "")
     media: Media = option(Media(), "")
+    s3: S3 = option(S3(), "")
     signing: Signing = option(Signing(), "")
     registration: Registration = option(Registration(), "")
     sessions: SessionLifetimes = option(SessionLifetimes(), "")

@@ -37,17 +37,20 @@ from homeserver.commands import (
     list_reports,
 )
 from homeserver.logs import setup_logging
+from homeserver.media_commands import add_media_commands
 from homeserver.services.accounts.deactivation import Deactivation
 from homeserver.services.accounts.login import Login
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.registration import Registration
 from homeserver.services.accounts.sessions import Sessions
 from homeserver.services.errors import MatrixError
+from homeserver.services.media.moderation import MediaModeration
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.signing_key import SigningKeyError
 from storage.accounts import AccountRepository, UserRow
 from storage.database import Database, StorageError
 from storage.embedded import EmbeddedPostgres
+from storage.media import MediaRepository
 from storage.reports import ReportRepository
 from storage.tokens import TokenRepository
 
@@ -156,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     reports = commands.add_parser("reports", help="what users have reported")
     reports_commands = reports.add_subparsers(required=True, metavar="COMMAND")
     _add_command(reports_commands, "list", list_reports, "print all reports, oldest first")
+    add_media_commands(commands.add_parser("media", help="look after files"), _add_command, text=_text, count=_count)
     commands.add_parser("version", help="print the version").set_defaults(run=run_version)
     return parser
 
@@ -380,6 +384,7 @@ async def _with_accounts(config: Config, url: str, arguments: argparse.Namespace
                 passwords,
                 registration,
                 Deactivation(accounts, sessions),
+                MediaModeration(MediaRepository(database.pool), now_ms, server_name=config.server_name),
             ),
             arguments,
         )

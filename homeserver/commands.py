@@ -13,6 +13,7 @@ from homeserver.clock import now_ms
 from homeserver.services.accounts.deactivation import Deactivation
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.registration import PENDING_MS, REGISTRATION_TOKEN, Registration
+from homeserver.services.media.moderation import MediaModeration
 from storage.accounts import AccountRepository
 from storage.reports import ReportRepository
 from storage.tokens import TokenRepository
@@ -35,6 +36,7 @@ class Accounts(NamedTuple):
     passwords: Passwords
     registration: Registration
     deactivation: Deactivation
+    media: MediaModeration
 
 
 UserCommand = Callable[[Accounts, argparse.Namespace], Awaitable[None]]

@@ -51,6 +51,7 @@ from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.event_views import EventViews
 from homeserver.services.federation.parts import Surroundings, build_federation
 from homeserver.services.filters import Filters
+from homeserver.services.media.service import build_content_repository
 from homeserver.services.notifications import Notifications
 from homeserver.services.notifier import Notifier
 from homeserver.services.presence import Presence
@@ -402,6 +403,7 @@ async def build_server(
         event_views=EventViews(client_events, aggregations, clock),
         membership=membership,
         sending=sending,
+        media=build_content_repository(config, database, clock, metrics, network.media, network.web),
         relations=Relations(relation_rows, events, access, aggregations),
         timelines=timelines,
         user_rooms=user_rooms,
@@ -449,6 +451,8 @@ async def running(
         push_gateway = HttpPushGateway(config.push)
         stack.push_async_callback(push_gateway.close)
         server = await build_server(config, database, clock, notifier, push_gateway)
+        server.media.open()
+        stack.push_async_callback(server.media.close)
         writer = asyncio.create_task(server.stream.run(), name="stream writer")
         stack.push_async_callback(_finish_writing, server, writer)
         stack.push_async_callback(server.network.close)
@@ -466,10 +470,12 @@ async def running(
             server.sessions.follow_ended_forever(),
             server.network.run_forever(),
             server.federation.sender.persist_forever(),
+            server.media.retention.clean_forever(),
         ):
             stack.push_async_callback(_cancel, _background(loop))
         addresses = [await _listen(server, listener, stack) for listener in config.listeners]
         stack.callback(notifier.stop)  # before the listeners wait for requests to end
+        stack.callback(server.media.arrivals.stop)
         yield RunningServer(server, tuple(addresses), writer)
         log.info("stopping")
 

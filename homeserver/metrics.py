@@ -119,6 +119,13 @@ class Metrics:
         self.database_pool_in_use = Gauge(
             "database_pool_in_use", "Database connections that are at work.", registry=registry
         )
+        self.media_bytes = Counter("media_bytes_total", "Bytes of files.", ("direction",), registry=registry)
+        self.media_thumbnails = Counter(
+            "media_thumbnails_total", "Thumbnails that were asked for.", ("result",), registry=registry
+        )
+        self.media_fetches = Counter(
+            "media_fetches_total", "Files of other servers that were not here.", ("result",), registry=registry
+        )
 
     def observe_request(self, operation: str, status: int, seconds: float) -> None:
         """Count a request that was answered. `operation` is the route's operation ID, never a part of the path."""

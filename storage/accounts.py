@@ -9,6 +9,7 @@ from typing import NamedTuple
 import asyncpg
 import orjson
 
+from storage import media
 from storage.cross_signing import IS_SIGNING_KEY
 from storage.database import StorageError
 from storage.device_lists import mark_pending
@@ -136,6 +137,7 @@ WHERE user_id = $1 RETURNING erased_position
 ERASE_ACCOUNT_DATA = "DELETE FROM account_data WHERE user_id = $1"
 ERASE_FILTERS = "DELETE FROM filters WHERE user_id = $1"
 ERASE_PRESENCE = "DELETE FROM presence WHERE user_id = $1"
+ERASE_MEDIA = media.DELETE_OF_USER
 PROFILE = "SELECT profile FROM users WHERE user_id = $1 AND NOT deactivated"
 SET_PROFILE = "UPDATE users SET profile = $2, directory_text = $3 WHERE user_id = $1"
 
@@ -268,8 +270,8 @@ class AccountRepository:
     async def deactivate(self, user_id: str, *, erase: bool = False) -> int | None:
         """Closes an account and ends its sessions.
 
-        With `erase`, the profile, the account data, the filters and the presence go too, and it is noted that the user
-        wants their events erased, and since when: returns the position of the newest event then.
+        With `erase`, the profile, the account data, the filters, the presence and all files go too, and it is noted
+        that the user wants their events erased, and since when: returns the position of the newest event then.
         """
         erased: int | None = None
         async with self._pool.acquire() as connection, connection.transaction():
@@ -280,6 +282,7 @@ class AccountRepository:
                 await connection.execute(ERASE_ACCOUNT_DATA, user_id)
                 await connection.execute(ERASE_FILTERS, user_id)
                 await connection.execute(ERASE_PRESENCE, user_id)
+                await connection.execute(ERASE_MEDIA, user_id)
             await connection.execute(DELETE_PUSHERS, user_id)
             await connection.execute(DELETE_LOGIN_TOKENS, user_id)
             await connection.execute(DELETE_OPENID_TOKENS, user_id)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
 import aiohttp
@@ -32,6 +33,25 @@ class Answer:
         """The body of an error, which has to be this one."""
         assert (self.status, self.json.get("errcode")) == (status, errcode), f"{self.status}: {self.json}"
         return self.json
+
+
+class Fetched(NamedTuple):
+    """An answer that need not be JSON."""
+
+    status: int
+    headers: Any
+    body: bytes
+
+    def ok(self) -> bytes:
+        """The body of a 200; fails otherwise."""
+        assert self.status == 200, f"{self.status}: {self.body[:200]!r}"
+        return self.body
+
+    def error(self, status: int, errcode: str) -> Any:
+        """The body of an error, which has to be this one."""
+        body = json.loads(self.body)
+        assert (self.status, body.get("errcode")) == (status, errcode), f"{self.status}: {body}"
+        return body
 
 
 class Homeserver:
@@ -80,6 +100,32 @@ class Homeserver:
             body = await response.json(encoding="utf-8") if is_json else await response.text()
             answers.note(method, path, response.status, body)
             return Answer(response.status, body, response.headers)
+
+    async def fetch(
+        self,
+        method: str,
+        path: str,
+        /,
+        *,
+        token: str | None = None,
+        data: Any = None,
+        headers: dict[str, str] | None = None,
+        **query: Any,
+    ) -> Fetched:
+        """One request for bytes; `data` may be bytes, or come as an iterator does. Redirects are not followed."""
+        from yarl import URL
+
+        assert self._session is not None
+        headers = dict(headers or {})
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        url = self.base_url + path
+        if query:
+            url += "?" + "&".join(f"{key}={quote(str(value), safe='')}" for key, value in query.items())
+        async with self._session.request(
+            method, URL(url, encoded=True), data=data, headers=headers, allow_redirects=False
+        ) as response:
+            return Fetched(response.status, response.headers, await response.read())
 
     async def register(self, name: str | None = None) -> User:
         """A new user, logged in."""

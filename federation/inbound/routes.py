@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from federation.inbound import (
+    content_repository,
     events,
     invites,
     joins,
@@ -18,6 +19,7 @@ from federation.inbound import (
 from homeserver.http.request import Route
 
 MODULES = (
+    content_repository,
     events,
     invites,
     joins,

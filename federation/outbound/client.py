@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import aiohttp
 import orjson
 
 from config.schema import Federation
@@ -27,13 +28,14 @@ from homeserver.services.remote import (
 )
 from matrix.canonical_json import JsonError, encode_canonical_json, parse_json
 from matrix.identifiers import is_server_name
-from matrix.request_authentication import sign_request
+from matrix.request_authentication import Authorization, sign_request
 from matrix.signatures import SigningKey
 
 log = get_logger(__name__)
 
 MAX_TIMEOUT_MS = 600_000
 MAX_ERROR_CHARS = 300
+MAX_ERROR_BYTES = 64 * 1024
 PARSE_IN_THREAD_FROM_BYTES = 256 * 1024
 
 # What users wait for is tried although the server failed before; the queues that work in the background do not try.
@@ -106,6 +108,63 @@ class FederationClient:
         self._metrics.federation_requests.labels("ok").inc()
         return value
 
+    @asynccontextmanager
+    async def stream(
+        self,
+        destination: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        wait_ms: int = 0,
+        signed: bool = True,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The 2xx answer to a GET request, whose body is still to come. `path` and `query` are as in `request`.
+
+        The server may wait `wait_ms` before it answers; how long the body takes is for the caller to bound.
+        Raises RemoteFailure.
+        """
+        uri = path + (f"?{urlencode(query, quote_via=quote, safe='')}" if query else "")
+        self._check_destination(destination, path)
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout((wait_ms + self._options.request_timeout_ms) / 1000):
+                    await stack.enter_async_context(self._slot(destination))
+                    response = await self._open(destination, uri, signed, stack)
+                    refusal = None if 200 <= response.status < 300 else await self._error(destination, response)
+            except TimeoutError:
+                self._destinations.failed(destination)
+                raise RemoteUnreachable(destination, "no answer in time") from None
+            except RemoteUnreachable:
+                self._destinations.failed(destination)
+                raise
+            # A file that is still to come, or too large, is answered with 504 or 502 by a server that is well.
+            if refusal is not None and refusal.status in _DOWN and refusal.errcode == "M_UNKNOWN":
+                self._destinations.failed(destination)
+            else:
+                self._destinations.is_alive(destination)
+            if refusal is not None:
+                raise refusal
+            yield response
+
+    async def _open(self, destination: str, uri: str, signed: bool, stack: AsyncExitStack) -> aiohttp.ClientResponse:
+        headers = {"Accept": "*/*"}
+        if signed:
+            headers["Authorization"] = str(self._authorization("GET", uri, destination, None))
+        failure: ConnectionFailed | None = None
+        for endpoint in await self._discovery.endpoints(destination):
+            try:
+                opening = self._https.stream(destination, endpoint, "GET", uri, headers=headers)
+                return await stack.enter_async_context(opening)
+            except ConnectionFailed as error:
+                failure = failure or error
+        self._discovery.doubt(destination)
+        assert failure is not None, "there is always an endpoint"
+        raise failure
+
+    async def _error(self, destination: str, response: aiohttp.ClientResponse) -> RemoteRefused:
+        body = await self._https.read(destination, response, MAX_ERROR_BYTES)
+        return _refusal(destination, Answer(response.status, response.headers, body))
+
     def _check_destination(self, destination: str, path: str) -> None:
         if not self._options.enabled:
             raise NoFederation(destination)
@@ -155,14 +214,7 @@ class FederationClient:
         if content is not None:
             body = encode_canonical_json(content)
             signed_content = orjson.Fragment(body)  # it is encoded once, and goes into what is signed as it is
-        authorization = sign_request(
-            method,
-            uri,
-            origin=self._server_name,
-            destination=destination,
-            content=signed_content,
-            key=self._signing_key,
-        )
+        authorization = self._authorization(method, uri, destination, signed_content)
         headers = {"Authorization": str(authorization), "Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -177,6 +229,11 @@ class FederationClient:
         self._discovery.doubt(destination)
         assert failure is not None, "there is always an endpoint"
         raise failure
+
+    def _authorization(self, method: str, uri: str, destination: str, content: Any) -> Authorization:
+        return sign_request(
+            method, uri, origin=self._server_name, destination=destination, content=content, key=self._signing_key
+        )
 
     async def _value(self, destination: str, answer: Answer) -> Any:
         if not 200 <= answer.status < 300:

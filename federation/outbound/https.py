@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -111,6 +112,21 @@ class Https:
 
         The caller bounds the time. Raises ConnectionFailed, RemoteUnreachable, RemoteMisbehaved.
         """
+        async with self.stream(destination, endpoint, method, uri, headers=headers, body=body) as response:
+            return Answer(response.status, response.headers, await self.read(destination, response, max_bytes))
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        destination: str,
+        endpoint: Endpoint,
+        method: str,
+        uri: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The same with a body that is still to be read, by `read` or in pieces. Raises what `ask` raises."""
         try:
             async with self._open_session().request(
                 method,
@@ -121,11 +137,10 @@ class Https:
                 allow_redirects=False,
             ) as response:
                 try:
-                    read = await self._read(destination, response, max_bytes)
+                    yield response
                 except BaseException:
                     response.close()  # what is left unread is not wanted on the connection
                     raise
-                return Answer(response.status, response.headers, read)
         except aiohttp.ClientConnectorCertificateError as error:
             reason = getattr(error.certificate_error, "verify_message", "") or "not valid"
             raise ConnectionFailed(destination, f"its certificate is refused: {reason}") from error
@@ -136,7 +151,7 @@ class Https:
         except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
             raise RemoteUnreachable(destination, f"the connection broke: {_reason(error)}") from error
 
-    async def _read(self, destination: str, response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    async def read(self, destination: str, response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
         """The body as it is after decompression, which has to arrive at some speed."""
         if (response.content_length or 0) > max_bytes:
             raise RemoteMisbehaved(destination, f"the answer has more than {max_bytes} bytes")

@@ -10,7 +10,9 @@ from federation.outbound.destinations import Destinations
 from federation.outbound.discovery import Discovery
 from federation.outbound.https import Https
 from federation.outbound.key_ring import ServerKeyRing
+from federation.outbound.media import FederatedMedia
 from federation.outbound.names import Names
+from federation.outbound.web import WebSites
 from federation.outbound.well_known import WellKnown
 from homeserver.clock import Clock
 from homeserver.metrics import Metrics
@@ -26,6 +28,8 @@ class FederationNetwork:
     transport: FederationClient
     keys: ServerKeyRing
     destinations: Destinations
+    media: FederatedMedia
+    web: WebSites
     discovery: Discovery
     https: Https
 
@@ -42,6 +46,7 @@ class FederationNetwork:
         await self.keys.close()
         await self.discovery.close()
         await self.https.close()
+        await self.web.close()
         await self.destinations.persist()
 
 
@@ -88,4 +93,5 @@ def build_network(
         notaries=options.trusted_key_servers,
         max_servers=config.caches.server_keys,
     )
-    return FederationNetwork(transport, keys, destinations, discovery, https)
+    web = WebSites(options)
+    return FederationNetwork(transport, keys, destinations, FederatedMedia(transport, web), web, discovery, https)

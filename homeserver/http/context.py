@@ -26,6 +26,7 @@ from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.event_views import EventViews
 from homeserver.services.federation.parts import FederationParts
 from homeserver.services.filters import Filters
+from homeserver.services.media.service import ContentRepository
 from homeserver.services.notifications import Notifications
 from homeserver.services.presence import Presence
 from homeserver.services.profile_lookup import ProfileLookup
@@ -97,6 +98,7 @@ class Server:
     event_views: EventViews
     membership: Membership
     sending: Sending
+    media: ContentRepository
     relations: Relations
     timelines: Timelines
     user_rooms: UserRooms

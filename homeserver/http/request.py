@@ -90,6 +90,11 @@ class Request:
         return self._http.headers.getall(name, [])
 
     @property
+    def http(self) -> web.BaseRequest:
+        """The request beneath, for bodies and answers that are streams (`homeserver.http.files`)."""
+        return self._http
+
+    @property
     def query(self) -> Mapping[str, str]:
         """The query's parameters; the last of a name counts."""
         if self._query is None:
@@ -113,9 +118,9 @@ class Request:
             raise InvalidParam(f"{name} must be a whole number, at least {minimum}")
         return min(int(text), maximum)
 
-    def query_boolean(self, name: str) -> bool:
-        """A boolean of the query; False when absent. Raises InvalidParam."""
-        text = self.query.get(name, "false")
+    def query_boolean(self, name: str, default: bool = False) -> bool:
+        """A boolean of the query. Raises InvalidParam."""
+        text = self.query.get(name, "true" if default else "false")
         if text not in ("true", "false"):
             raise InvalidParam(f"{name} must be true or false")
         return text == "true"

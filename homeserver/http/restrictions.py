@@ -14,6 +14,7 @@ ALLOWED_WHILE_LOCKED = frozenset({"logout", "logout_all"})
 FORBIDDEN_WHILE_SUSPENDED = frozenset(
     {
         "ban",
+        "createContent",
         "createRoom",
         "deleteProfileField",
         "deleteRoomAlias",
@@ -29,6 +30,8 @@ FORBIDDEN_WHILE_SUSPENDED = frozenset(
         "setRoomVisibilityOnDirectory",
         "unban",
         "upgradeRoom",
+        "uploadContent",
+        "uploadContentToMXC",
     }
 )
 

@@ -87,6 +87,8 @@ RENAMED = (
     ("/_matrix/client/unstable/rooms/", "/_matrix/client/v1/rooms/"),
     ("/_matrix/media/r0/", "/_matrix/media/v3/"),
     ("/_matrix/media/v1/upload", "/_matrix/media/v3/upload"),
+    ("/_matrix/media/unstable/fi.mau.msc2246/create", "/_matrix/media/v1/create"),
+    ("/_matrix/media/unstable/fi.mau.msc2246/", "/_matrix/media/v3/"),
 )
 
 

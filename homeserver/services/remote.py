@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from homeserver.services.errors import MatrixError, NotFound
+from homeserver.services.media.remote import RemoteMedia
+from homeserver.services.media.web import Web
 from matrix.signatures import VerifyKey
 from storage.server_keys import ServerKeyAnswer
 
@@ -136,6 +138,12 @@ class Network(Protocol):
 
     @property
     def destinations(self) -> Reachability: ...
+
+    @property
+    def media(self) -> RemoteMedia: ...
+
+    @property
+    def web(self) -> Web: ...
 
     async def open(self) -> None:
         """Takes up what was known before the restart."""

@@ -156,10 +156,14 @@ def text_for(option: Option) -> tuple[str, Any]:
     special = {"server_name": "example.org", "public_base_url": "https://example.org", "default_version": "9"}
     special |= {"page": "https://example.org", "algorithm": "HS512"}
     special |= dict.fromkeys(("issuer", "subject_claim", "username"), "text")
+    special |= dict.fromkeys(("bucket", "region", "access_key_id", "prefix"), "text")
+    special |= {"endpoint": "https://example.org", "unauthenticated_until": "2026-11-25"}
     if option.name in special:
         return special[option.name], special[option.name]
     if option.name == "default_timeline_events":
         return "20", 20
+    if option.name == "max_image_pixels":
+        return "2000000", 2_000_000
     samples: dict[Any, tuple[str, Any]] = {
         Path: ("/elsewhere", Path("/elsewhere")),
         Secret: ("hidden", Secret("hidden")),

@@ -60,6 +60,11 @@ class ServerProcess:
             raise
         return cls(process, f"http://{found[1]}")
 
+    @property
+    def pid(self) -> int:
+        """Its process ID."""
+        return self._process.pid
+
     async def kill(self) -> None:
         """`kill -9`."""
         with suppress(ProcessLookupError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -16,7 +17,9 @@ from federation.inbound.routes import ROUTES
 from homeserver.http.context import Server
 from homeserver.http.request import Request
 from homeserver.http.router import Router
-from homeserver.services.errors import MatrixError
+from homeserver.services.errors import MatrixError, NotFound
+from homeserver.services.media.remote import RemoteFile
+from homeserver.services.media.web import WebAnswer, WebFailure
 from homeserver.services.remote import RemoteRefused, RemoteUnreachable
 from matrix.canonical_json import encode_canonical_json, parse_json
 from matrix.signatures import SigningKey, VerifyKey
@@ -121,6 +124,8 @@ class SimulatedNetwork:
         self.transport = self
         self.keys = self
         self.destinations = self
+        self.media = self
+        self.web = self
         self.on_recovered: list[Callable[[str], None]] = []
 
     async def request(
@@ -164,6 +169,16 @@ class SimulatedNetwork:
 
     def is_alive(self, destination: str) -> None:
         """See `Reachability.is_alive`."""
+
+    def fetch_media(
+        self, origin: str, media_id: str, *, timeout_ms: int, max_bytes: int
+    ) -> AbstractAsyncContextManager[RemoteFile]:
+        """See `RemoteMedia.fetch_media`: a simulation has no files."""
+        raise NotFound("No such file")
+
+    def get(self, url: str, *, accept: str, language: str | None = None) -> AbstractAsyncContextManager[WebAnswer]:
+        """See `Web.get`: a simulation has no web sites."""
+        raise WebFailure("there is no web")
 
     async def open(self) -> None:
         """Nothing is kept."""

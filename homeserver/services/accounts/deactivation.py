@@ -31,8 +31,8 @@ class Deactivation:
     async def deactivate(self, user_id: str, *, erase: bool = False) -> None:
         """Ends a user's sessions and removes the password, then does what `on_deactivated` does: leaving rooms.
 
-        With `erase`, the profile, the account data, the filters and the presence are removed too, and who joins their
-        rooms from then on is not shown what they wrote.
+        With `erase`, the profile, the account data, the filters, the presence and all files are removed too, and who
+        joins their rooms from then on is not shown what they wrote.
         """
         erased = await self._accounts.deactivate(user_id, erase=erase)
         if erased is not None:
