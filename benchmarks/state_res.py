@@ -161,11 +161,12 @@ def main() -> None:
 
 def _document(table: str) -> str:
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
+    synapse = servers.SYNAPSE_REQUIREMENT.partition("==")[2]
     return f"""# Results: state resolution
 
-Measured on {day} by `make bench-state-res`; {servers.SYNAPSE_REQUIREMENT.partition("[")[0]}
-{servers.SYNAPSE_REQUIREMENT.partition("==")[2]}; Python {platform.python_version()} on {report.processor()}.
-Milliseconds of CPU time, medians of {_REPETITIONS}. [README.md](README.md#state-resolution) says what was measured.
+Measured on {day} by `make bench-state-res`, beside Synapse {synapse}, with Python
+{platform.python_version()} on {report.processor()}. Milliseconds of CPU time, medians of {_REPETITIONS}.
+[README.md](README.md#state-resolution) says what was measured.
 
 {table}
 """

@@ -165,6 +165,12 @@ DELETE_MOVED = "DELETE FROM events WHERE position = ANY($1::bigint[])"
 INSERT_MOVED = "INSERT INTO moved_events (position, moved_to) SELECT * FROM unnest($1::bigint[], $2::bigint[])"
 MOVED = "SELECT position, moved_to FROM moved_events WHERE position = ANY($1::bigint[])"
 
+# The IDs of events by the positions that they have or had.
+EVENT_IDS = """
+SELECT w.position, e.event_id FROM unnest($1::bigint[]) AS w (position)
+LEFT JOIN moved_events m USING (position) JOIN events e ON e.position = coalesce(m.moved_to, w.position)
+"""
+
 # The oldest event of a room's timeline.
 FIRST_EVENT = COLUMNS + "WHERE e.room = $1 AND e.kind = 0 ORDER BY e.position LIMIT 1"
 FIRST_POSITION = "SELECT coalesce(min(position), 0) FROM events"
@@ -248,6 +254,10 @@ class EventRepository:
     async def load_moved(self, positions: Iterable[int]) -> dict[int, int]:
         """Where events are now that had these positions: old -> new."""
         return {row["position"]: row["moved_to"] for row in await self._pool.fetch(MOVED, list(positions))}
+
+    async def load_event_ids(self, positions: Iterable[int]) -> dict[int, str]:
+        """Position -> event ID, without the events."""
+        return {row["position"]: row["event_id"] for row in await self._pool.fetch(EVENT_IDS, list(positions))}
 
     async def load_first(self, room: int) -> StoredEvent | None:
         """The oldest event of a room's timeline."""

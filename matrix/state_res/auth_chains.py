@@ -1,6 +1,6 @@
 """An index of a room's auth events, in which auth chains are sets of bits.
 
-See docs/adr/0008-state-resolution-on-bit-sets.md.
+See docs/adr/0011-state-resolution-on-bit-sets.md.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

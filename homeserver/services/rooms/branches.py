@@ -20,6 +20,8 @@ from storage.events import EventKind, StoredEvent
 from storage.snapshots import EMPTY, GONE, SnapshotRepository
 
 MAX_ROUNDS = 2_000
+MAX_KEYS_ASKED_SINGLY = 64
+"""After so many the whole state is found out at once: a hostile room could ask for one key after another."""
 PENDING = -(2**62)
 """The position, for the time being, of an event that gets one once it is known what becomes of the state."""
 MAX_ROOMS_WITH_CHAINS = 100
@@ -153,6 +155,7 @@ class _Resolution:
         self._rejected: set[str] = set()
         self._unconflicted: dict[StateKey, str | None] = {}
         self._all: Collection[str] | None = None
+        self._is_whole = False
 
     def add(self, event: StoredEvent) -> None:
         """Adds an event that is not stored yet."""
@@ -182,6 +185,8 @@ class _Resolution:
 
     def _look_up(self, key: StateKey) -> str | None:
         if key not in self._unconflicted:
+            if self._is_whole:
+                return None
             raise _MissingKeys((key,))
         return self._unconflicted[key]
 
@@ -211,6 +216,9 @@ class _Resolution:
                         pending.append(known.pdu)
 
     async def _load_unconflicted(self, keys: Collection[StateKey]) -> None:
+        if len(self._unconflicted) >= MAX_KEYS_ASKED_SINGLY:
+            await self._load_all()
+            return
         positions = await self._branches.load_keys(self._room, self._common, keys)
         events = await self._events.load(positions.values())
         for key in keys:
@@ -220,7 +228,9 @@ class _Resolution:
                 self._pdus.setdefault(event.event_id, event.pdu)
 
     async def _load_all(self) -> None:
+        """Finds out the whole state, by the IDs of its events: those that are looked at are asked for by these."""
         positions = await self._branches.load_all(self._room, self._common)
-        events = await self._events.load(positions.values())
-        self._all = [event.event_id for event in events.values()]
-        self._pdus.update({event.event_id: event.pdu for event in events.values()})
+        event_ids = await self._events.load_event_ids(positions.values())
+        self._unconflicted = {key: event_ids[position] for key, position in positions.items()}
+        self._all = list(event_ids.values())
+        self._is_whole = True

@@ -93,6 +93,20 @@ class EventCache:
             self.move(position, event)
         return found
 
+    async def load_event_ids(self, positions: Iterable[int]) -> dict[int, str]:
+        """Position -> event ID, without the events."""
+        found: dict[int, str] = {}
+        missing = []
+        for position in positions:
+            event = self._by_position.get(position)
+            if event is None:
+                missing.append(position)
+            else:
+                found[position] = event.event_id
+        if missing:
+            found.update(await self._repository.load_event_ids(missing))
+        return found
+
     async def load_id(self, event_id: str) -> StoredEvent | None:
         """The event with this ID, whatever its kind."""
         return (await self.load_ids([event_id])).get(event_id)
