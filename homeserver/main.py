@@ -356,6 +356,8 @@ async def build_server(
         registry=registry,
         user_rooms=user_rooms,
         presence=presence,
+        to_device=to_device,
+        device_keys=device_keys,
         sessions=sessions,
         login=login,
     )
@@ -366,6 +368,9 @@ async def build_server(
     typing.observers.append(appservices.deliveries.on_typing)
     receipts.observers.append(appservices.deliveries.on_receipt)
     presence.observers.append(appservices.deliveries.on_presence)
+    to_device.observers.append(appservices.deliveries.on_to_device)
+    device_lists.observers.append(appservices.deliveries.on_device_list)
+    device_keys.observers.append(appservices.deliveries.on_key_counts)
     profiles.on_missing = membership.on_missing = appservices.queries.has_user
     aliases.on_missing = appservices.queries.has_alias
     if config.jwt_login.enabled:

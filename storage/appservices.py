@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 import asyncpg
 
+from storage.accounts import DeviceIdIsKey
+from storage.cross_signing import IS_SIGNING_KEY
+
 
 class MasqueradeRow(NamedTuple):
     """A user whom a service acts as. `device` is the number of the device that it named, None without one."""
@@ -41,6 +44,16 @@ class PassingRow(NamedTuple):
     room: int
     snapshot: int
     type: str
+
+
+class TakenMessage(NamedTuple):
+    """A message for a device of a service's user, as it waits in the database."""
+
+    device: int
+    position: int
+    user_id: str
+    device_id: str
+    json: bytes
 
 
 MASQUERADE = """
@@ -78,6 +91,30 @@ WHERE room = ANY($1::int[]) AND membership = 'join' AND right(user_id, length($2
 MEMBER_KEYS = "SELECT key, state_key FROM state_keys WHERE room = $1 AND type = 'm.room.member'"
 ALIASES_OF_ROOMS = "SELECT alias, room FROM aliases WHERE room = ANY($1::int[])"
 
+# Of the users that a service has made.
+RECIPIENTS = """
+SELECT u.user_id FROM users u WHERE u.appservice_id = $1 AND EXISTS (
+    SELECT FROM devices d JOIN to_device_messages m USING (device) WHERE d.user_id = u.user_id)
+"""
+DEVICES = """
+SELECT d.user_id, d.device_id, d.device FROM users u JOIN devices d USING (user_id)
+WHERE u.appservice_id = $1 ORDER BY d.device LIMIT $2
+"""
+CHANGED_DEVICE_LISTS = """
+SELECT l.user_id FROM device_lists l WHERE l.position > $2 AND EXISTS (
+    SELECT FROM memberships o JOIN memberships m USING (room) JOIN users u ON u.user_id = m.user_id
+    WHERE o.user_id = l.user_id AND o.membership = 'join' AND m.membership = 'join' AND u.appservice_id = $1)
+ORDER BY l.position LIMIT $3
+"""
+MESSAGES = """
+SELECT m.device, m.position, d.user_id, d.device_id, m.json FROM devices d JOIN to_device_messages m USING (device)
+WHERE d.user_id = ANY($1::text[]) ORDER BY m.position, m.device LIMIT $2
+"""
+TAKE_MESSAGES = """
+DELETE FROM to_device_messages m USING unnest($1::int[], $2::bigint[]) t (device, position)
+WHERE m.device = t.device AND m.position = t.position
+"""
+
 LIST_NETWORK_ROOM = """
 INSERT INTO network_rooms (network, room, service) VALUES ($1, $2, $3)
 ON CONFLICT (network, room) DO UPDATE SET service = excluded.service
@@ -101,8 +138,12 @@ class AppserviceRepository:
         return int(await self._pool.fetchval(NUMBER_APPSERVICE_DEVICE, user_id))
 
     async def insert_device(self, user_id: str, device_id: str, display_name: str | None) -> bool:
-        """Makes a device without an access token; False if it is there already."""
-        return await self._pool.fetchval(INSERT_DEVICE, user_id, device_id, display_name) is not None
+        """Makes a device without an access token; False if it is there already. Raises DeviceIdIsKey."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            is_new = await connection.fetchval(INSERT_DEVICE, user_id, device_id, display_name) is not None
+            if is_new and await connection.fetchval(IS_SIGNING_KEY, user_id, device_id):
+                raise DeviceIdIsKey
+            return is_new
 
     async def open_stream(self, service: str, position: int) -> StreamRow:
         """How far a service was told; a new one from `position` on."""
@@ -111,14 +152,19 @@ class AppserviceRepository:
         events, extra = row["events"] or (), row["extra"] or b"{}"
         return StreamRow(row["service"], row["position"], row["transaction_id"], row["up_to"], events, extra)
 
-    async def save_stream(self, row: StreamRow) -> None:
-        """Keeps how far a service was told, and what is on its way to it."""
+    async def save_stream(self, row: StreamRow, messages: Sequence[TakenMessage] = ()) -> None:
+        """Keeps how far a service was told, and what is on its way to it: `messages` are there from now on."""
         if row.transaction_id is None:
             await self._pool.execute(UPDATE_STREAM, row.service, row.position, None, None, None, None)
-        else:
-            events = list(row.events)
-            await self._pool.execute(
-                UPDATE_STREAM, row.service, row.position, row.transaction_id, row.up_to, events, row.extra
+            return
+        values = (row.service, row.position, row.transaction_id, row.up_to, list(row.events), row.extra)
+        if not messages:
+            await self._pool.execute(UPDATE_STREAM, *values)
+            return
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(UPDATE_STREAM, *values)
+            await connection.execute(
+                TAKE_MESSAGES, [message.device for message in messages], [message.position for message in messages]
             )
 
     async def move_streams(self, positions: dict[str, int]) -> None:
@@ -140,6 +186,22 @@ class AppserviceRepository:
     async def load_aliases_of_rooms(self, rooms: Iterable[int]) -> list[tuple[str, int]]:
         """(alias, room) of the aliases that rooms have here."""
         return [tuple(row) for row in await self._pool.fetch(ALIASES_OF_ROOMS, list(rooms))]
+
+    async def load_recipients(self, service: str) -> list[str]:
+        """The users of a service for whose devices messages wait."""
+        return [row["user_id"] for row in await self._pool.fetch(RECIPIENTS, service)]
+
+    async def load_devices(self, service: str, *, limit: int) -> list[tuple[str, str, int]]:
+        """(user, device ID, device number) of devices of a service's users, oldest first."""
+        return [tuple(row) for row in await self._pool.fetch(DEVICES, service, limit)]
+
+    async def load_changed_device_lists(self, service: str, since: int, *, limit: int) -> list[str]:
+        """Users whose devices changed after a position, and who are in rooms with a service's users."""
+        return [row["user_id"] for row in await self._pool.fetch(CHANGED_DEVICE_LISTS, service, since, limit)]
+
+    async def load_messages(self, user_ids: Sequence[str], *, limit: int) -> list[TakenMessage]:
+        """The oldest messages for all devices of these users."""
+        return [TakenMessage(*row) for row in await self._pool.fetch(MESSAGES, user_ids, limit)]
 
     async def list_network_room(self, network: str, room: int, service: str) -> None:
         """Puts a room on a network's list."""

@@ -80,6 +80,15 @@ class Request:
         assert self.authenticated is not None, self.route.name
         return self.authenticated
 
+    def requester_with_device(self) -> Requester:
+        """The requester, for what needs a device. Raises MissingParam for an application service that names none.
+
+        https://spec.matrix.org/v1.19/application-service-api/#identity-assertion
+        """
+        if not self.requester.device_id:
+            raise MissingParam("This needs a device, by the parameter device_id")
+        return self.requester
+
     def token(self) -> str:
         """The access token that came with the request. Raises MissingToken.
 

@@ -16,7 +16,7 @@ from homeserver.services.accounts.sessions import Requester, Sessions, check_dev
 from homeserver.services.appservices.services import Service
 from homeserver.services.errors import Forbidden, InvalidParam, MatrixError
 from matrix.identifiers import MAX_IDENTIFIER_BYTES, is_new_localpart
-from storage.accounts import AccountRepository, UserExists
+from storage.accounts import AccountRepository, DeviceIdIsKey, UserExists
 from storage.appservices import AppserviceRepository, MasqueradeRow
 
 APPLICATION_SERVICE = "m.login.application_service"
@@ -180,4 +180,7 @@ class ServiceAccounts:
         """
         check_device_id(device_id)
         check_display_name(display_name)
-        return await self._repository.insert_device(user_id, device_id, display_name)
+        try:
+            return await self._repository.insert_device(user_id, device_id, display_name)
+        except DeviceIdIsKey:
+            raise InvalidParam("The device ID is one of the user's cross-signing keys") from None

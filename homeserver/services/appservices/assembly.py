@@ -14,12 +14,15 @@ from homeserver.services.appservices.calls import ServiceCalls
 from homeserver.services.appservices.catch_up import CatchUp
 from homeserver.services.appservices.deliveries import Deliveries
 from homeserver.services.appservices.delivery import Delivery
+from homeserver.services.appservices.device_news import DeviceNews, DeviceSources
 from homeserver.services.appservices.ephemera import Ephemera
 from homeserver.services.appservices.interest import Interest
 from homeserver.services.appservices.queries import ServiceQueries
 from homeserver.services.appservices.registrations import Registrations
 from homeserver.services.appservices.services import Service, Services
 from homeserver.services.client_events import ClientEvents
+from homeserver.services.encryption.device_keys import DeviceKeys
+from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.presence import Presence
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
@@ -60,6 +63,8 @@ class Foundations:
     registry: RoomRegistry
     user_rooms: UserRooms
     presence: Presence
+    to_device: ToDevice
+    device_keys: DeviceKeys
     sessions: Sessions
     login: Login
 
@@ -69,6 +74,8 @@ def assemble(services: Services, rows: AppserviceRepository, calls: ServiceCalls
     name = base.config.server_name
     interest = Interest(services)
     catch_up = CatchUp(rows, base.rooms, base.snapshots, base.events, server_name=name)
+
+    sources = DeviceSources(rows, base.to_device, base.device_keys, interest, base.registry, base.user_rooms)
 
     def new_delivery(service: Service) -> Delivery:
         return Delivery(
@@ -82,6 +89,7 @@ def assemble(services: Services, rows: AppserviceRepository, calls: ServiceCalls
             base.clock,
             lambda: base.stream.current,
             Ephemera(base.presence.content_of),
+            DeviceNews(sources),
         )
 
     return Appservices(

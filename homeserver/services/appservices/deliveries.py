@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from homeserver.logs import get_logger
 from homeserver.metrics import Metrics
 from homeserver.services.appservices.delivery import MAX_RETRY_S, Delivery
+from homeserver.services.appservices.device_news import ENCRYPTION, Device
 from homeserver.services.appservices.interest import Interest
 from homeserver.services.appservices.services import Service, Services
 from homeserver.services.receipts import READ_PRIVATE
@@ -47,6 +48,7 @@ class Deliveries:
         self._new_delivery = new_delivery
         self._by_service: dict[Service, Delivery] = {}
         self._ephemeral: set[Service] = set()
+        self._encrypted: set[Service] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._saved: dict[str, int] = {}
@@ -61,6 +63,52 @@ class Deliveries:
         for service in self._interest.of_event(room, event, before):
             if (delivery := self._by_service.get(service)) is not None:
                 delivery.offer(event.position)
+        if self._encrypted and event.pdu.type in ("m.room.member", "m.room.encryption"):
+            self._note_lists(room, event, before)
+
+    def _note_lists(self, room: Room, event: StoredEvent, before: str | None) -> None:
+        """Notes whose devices are of interest from now on, or no longer, for what has happened in an encrypted room."""
+        user_id = event.pdu.state_key
+        if ENCRYPTION not in room.pinned or user_id is None:
+            return
+        if event.pdu.type == "m.room.encryption":
+            for service in self._encrypted.intersection(self._interest.of_room(room)):
+                if event.replaces is None:
+                    self._by_service[service].devices.add_room(room, is_left=False)
+                    self._by_service[service].notice()
+            return
+        is_joined, was_joined = room.membership(user_id) == "join", before == "join"
+        if is_joined == was_joined:
+            return
+        for service in self._encrypted.intersection({*self._interest.of_room(room), *self._services.of_user(user_id)}):
+            devices, reasons = self._by_service[service].devices, self._interest.reasons(room, service)
+            if service.covers_user(user_id) and reasons == (1 if is_joined else 0):
+                devices.add_room(room, is_left=not is_joined)
+            (devices.add_changed if is_joined else devices.add_left)(user_id)
+            self._by_service[service].notice()
+
+    def on_to_device(self, user_ids: Collection[str]) -> None:
+        """Notes that there are messages for devices of users."""
+        if not self._encrypted:
+            return
+        for user_id in user_ids:
+            for service in self._encrypted.intersection(self._services.of_user(user_id)):
+                self._by_service[service].devices.add_messages(user_id)
+                self._by_service[service].notice()
+
+    def on_device_list(self, user_id: str, _position: int) -> None:
+        """Notes that a user's devices have changed. Whom it concerns is found out when it is told."""
+        for service in self._encrypted:
+            self._by_service[service].devices.add_changed(user_id)
+            self._by_service[service].notice()
+
+    def on_key_counts(self, user_id: str, device_id: str, device: int) -> None:
+        """Notes that a device has more keys left, or less."""
+        if not self._encrypted:
+            return
+        for service in self._encrypted.intersection(self._services.of_user(user_id)):
+            self._by_service[service].devices.add_counts(Device(user_id, device_id, device))
+            self._by_service[service].notice()
 
     def on_membership(self, room: Room, user_id: str, _membership: str, _position: int, _before: str | None) -> None:
         """Notes a membership that has changed without an event of its own (a `MembershipObserver`)."""
@@ -126,10 +174,10 @@ class Deliveries:
                 work = _run(delivery, former)
                 self._tasks[service.id] = asyncio.create_task(work, name=f"appservice {service.id}")
             elif delivery.service is not service:
-                delivery.service = service
-                delivery.hurry()
+                delivery.replace(service)
             self._by_service[service] = delivery
         self._ephemeral = {service for service in self._by_service if service.registration.receive_ephemeral}
+        self._encrypted = {service for service in self._by_service if service.registration.receive_encryption}
         for service_id in known:
             self._ending[service_id] = ending = self._tasks.pop(service_id)
             ending.cancel()

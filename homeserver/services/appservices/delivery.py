@@ -24,6 +24,7 @@ from homeserver.logs import get_logger
 from homeserver.metrics import Metrics
 from homeserver.services.appservices.calls import ServiceCalls, ServiceUnreachable
 from homeserver.services.appservices.catch_up import CatchUp
+from homeserver.services.appservices.device_news import DeviceNews
 from homeserver.services.appservices.ephemera import Ephemera, encode_extra, ephemeral_json
 from homeserver.services.appservices.services import Service
 from homeserver.services.client_events import ClientEvents, serialise
@@ -57,7 +58,7 @@ def retry_delay_s(failures: int) -> float:
 
 
 class Delivery:
-    """One service's transactions. `service` may be replaced by a newer registration of the same ID."""
+    """One service's transactions. `service` may be replaced by a newer registration under the same ID."""
 
     def __init__(
         self,
@@ -71,9 +72,11 @@ class Delivery:
         clock: Clock,
         current: Callable[[], int],
         ephemera: Ephemera,
+        devices: DeviceNews,
     ) -> None:
         self.service = service
         self.ephemera = ephemera
+        self.devices = devices
         self._repository = repository
         self._catch_up = catch_up
         self._events = events
@@ -91,6 +94,7 @@ class Delivery:
         self._state = StreamRow(service.id, 0)
         self._failures = 0
         self._has_arrived = False
+        self._has_to_load_devices = False
         self._news = asyncio.Event()
         self._retry = asyncio.Event()
 
@@ -111,8 +115,16 @@ class Delivery:
         """Says that there is something else to tell than events."""
         self._news.set()
 
+    def replace(self, service: Service) -> None:
+        """Takes another registration of the service, and tries again at once."""
+        if service.registration.receive_encryption and not self.service.registration.receive_encryption:
+            self._has_to_load_devices = True
+            self._news.set()
+        self.service = service
+        self._retry.set()
+
     def hurry(self) -> None:
-        """Tries again at once: the service has changed, or has just been heard of."""
+        """Tries again at once: the service has just been heard of."""
         self._retry.set()
 
     def lag_s(self) -> float:
@@ -149,6 +161,7 @@ class Delivery:
         self._queue.clear()
         self._live = False
         self._seen_up_to = self._state.position
+        self._has_to_load_devices = self.service.registration.receive_encryption
         if self._state.transaction_id is not None and self._state.up_to is not None:
             self._seen_up_to = self._state.up_to
             body, _ = await self._body(self._state, max_bytes=None)
@@ -157,19 +170,36 @@ class Delivery:
     async def _next(self) -> bytes:
         """The body of the next transaction, which is written down; waits until there is something to tell."""
         while True:
+            await self._wait_for_news()
+            if self._behind_since is None:
+                self._behind_since = self._queue[0][1] if self._queue else time.monotonic()
+            body = await self._begin()
+            if body is not None:
+                return body
+
+    async def _wait_for_news(self) -> None:
+        while True:
+            if self._has_to_load_devices:
+                await self.devices.load(self.service, self._told_up_to())
+                self._has_to_load_devices = False
             await self._read_on()
-            if self._queue or self.ephemera:
-                break
+            if self._queue or self.ephemera or self.devices:
+                return
             self._behind_since = None
             self._news.clear()
             is_written = self._state.transaction_id is None
             if not await _is_set(self._news, None if is_written else SETTLE_S):
                 await self._handed_over()
-        if self._behind_since is None:
-            self._behind_since = self._queue[0][1] if self._queue else time.monotonic()
+
+    async def _begin(self) -> bytes | None:
+        """Makes a transaction of what there is and writes it down; None if there was nothing to it in the end."""
         positions = [position for position, _ in list(self._queue)[:MAX_TRANSACTION_EVENTS]]
         ephemeral = self.ephemera.take()
         extra = ephemeral_json(ephemeral, is_unstable=self.service.registration.ephemeral_is_unstable)
+        devices = await self.devices.take(self.service)
+        extra |= devices.parts
+        if not positions and not extra:
+            return None
         wanted = StreamRow(self.service.id, 0, secrets.token_hex(12), 0, positions, encode_extra(extra))
         body, taken = await self._body(wanted, max_bytes=MAX_TRANSACTION_BYTES)
         for _ in range(taken):
@@ -177,7 +207,8 @@ class Delivery:
         up_to = self._up_to(positions[:taken])
         self._has_arrived = False
         self._state = wanted._replace(position=self._told_up_to(), up_to=up_to, events=positions[:taken])
-        await self._repository.save_stream(self._state)
+        await self._repository.save_stream(self._state, devices.messages)
+        self.devices.taken(devices.messages)
         return body
 
     async def _read_on(self) -> None:

@@ -36,6 +36,11 @@ class Interest:
         found = self._rooms.get(room.room)
         return self._add(room) if found is None else found
 
+    def reasons(self, room: Room, service: Service) -> int:
+        """For how many reasons a service hears of a room: its users in it, its name, its aliases."""
+        known = self._rooms.get(room.room)
+        return (self._add(room) if known is None else known).get(service, 0)
+
     def of_event(self, room: Room, event: StoredEvent, before: str | None) -> Iterable[Service]:
         """The services that a published event interests. `before` is a member's membership before the event."""
         pdu = event.pdu
