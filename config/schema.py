@@ -420,7 +420,10 @@ class Config:
     support: Support = option(Support(), "")
     turn: Turn = option(Turn(), "")
     appservices: tuple[Path, ...] = option(
-        (), "Registration files of application services.", must_exist=True, check_all=checks.check_distinct
+        (),
+        "Registration files of application services, beside those in `data_dir`/appservices.",
+        must_exist=True,
+        check_all=checks.check_distinct,
     )
     rate_limits: RateLimits = option(
         RateLimits(),
@@ -460,6 +463,11 @@ class Config:
     def media_dir(self) -> Path:
         """`media.directory`, or what stands for it."""
         return self.media.directory or self.data_dir / "media"
+
+    @property
+    def appservices_dir(self) -> Path:
+        """Where registration files of application services are picked up, beside those that `appservices` names."""
+        return self.data_dir / "appservices"
 
     @property
     def signing_key_file(self) -> Path:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from config import checks
+from config.appservices import load_registrations
 from config.document import generate_yaml
 from config.load import ConfigError, load_config, unknown_variables
 from config.schema import Config, Listener
@@ -330,6 +331,7 @@ def run_config_generate(arguments: argparse.Namespace) -> None:
 def run_config_check(arguments: argparse.Namespace) -> None:
     """`weft config check`"""
     config = load_config(arguments.config)
+    load_registrations(config)
     _warn_about_environment()
     endpoints = ", ".join(listener.endpoint for listener in config.listeners)
     print(f"{arguments.config} is good: a server named {config.server_name} on {endpoints}.")

@@ -20,6 +20,7 @@ from config.schema import Config, Listener
 from federation.inbound.authentication import authenticate_origin
 from federation.inbound.routes import ROUTES as FEDERATION_ROUTES
 from federation.outbound.network import build_network
+from homeserver.appservice_api.client import HttpServiceClient
 from homeserver.client_api.routes import ROUTES as CLIENT_ROUTES
 from homeserver.clock import Clock, now_ms
 from homeserver.http.context import Server
@@ -39,6 +40,9 @@ from homeserver.services.accounts.registration import Registration
 from homeserver.services.accounts.sessions import Sessions
 from homeserver.services.accounts.shared_secret import SharedSecretRegistration
 from homeserver.services.aggregations import Aggregations
+from homeserver.services.appservices.assembly import Foundations, assemble
+from homeserver.services.appservices.calls import ServiceCalls, ServiceClient
+from homeserver.services.appservices.services import Services
 from homeserver.services.changes import Changes
 from homeserver.services.client_events import ClientEvents
 from homeserver.services.encryption.cross_signing import CrossSigning
@@ -98,6 +102,7 @@ from homeserver.services.unread import UnreadCounting
 from homeserver.services.user_directory import UserDirectory
 from homeserver.signing_key import load_signing_key
 from storage.accounts import AccountRepository
+from storage.appservices import AppserviceRepository
 from storage.cross_signing import CrossSigningRepository
 from storage.database import CONNECTION_ERRORS, Database
 from storage.dehydrated_devices import DehydratedDeviceRepository
@@ -144,10 +149,15 @@ async def build_server(
     clock: Clock,
     notifier: Notifier,
     push_gateway: PushGateway,
+    service_client: ServiceClient,
     *,
     make_network: Callable[..., Network] = build_network,
 ) -> Server:
-    """Makes every service, once the database is open. `make_network` is given by the simulation alone."""
+    """Makes every service, once the database is open. `service_client` is the way to application services.
+
+    `make_network` is given by the simulation alone. Raises ConfigError for registrations of application services that
+    cannot be used.
+    """
     metrics = Metrics()
     pool, name, caches = database.pool, config.server_name, config.caches
     accounts = AccountRepository(pool)
@@ -303,7 +313,9 @@ async def build_server(
         push_follower.on_event,
     ]
     acceptance.membership_observers += [user_rooms.on_membership, shared_rooms.on_membership]
-    aliases = Aliases(rooms, access, stream, network.transport, server_name=name)
+    services = Services(name)
+    service_rows = AppserviceRepository(pool)
+    aliases = Aliases(rooms, access, stream, network.transport, server_name=name, may_have=services.may_have_alias)
     listings = DirectoryRepository(pool)
     room_tags = RoomTags(account_data, access)
     membership.on_joined = room_tags.follow
@@ -321,7 +333,46 @@ async def build_server(
     tokens = TokenRepository(pool)
     passwords = Passwords(accounts, sessions)
     login = Login(name, accounts, passwords, sessions, rate_limits, tokens, clock)
-    registration = Registration(config.registration, name, accounts, passwords, login, clock, tokens)
+    registration = Registration(
+        config.registration,
+        name,
+        accounts,
+        passwords,
+        login,
+        clock,
+        tokens,
+        is_exclusive=services.is_reserved_user,
+    )
+    base = Foundations(
+        config=config,
+        clock=clock,
+        metrics=metrics,
+        stream=stream,
+        accounts=accounts,
+        rooms=rooms,
+        snapshots=snapshots,
+        events=events,
+        client_events=client_events,
+        registry=registry,
+        user_rooms=user_rooms,
+        presence=presence,
+        to_device=to_device,
+        device_keys=device_keys,
+        sessions=sessions,
+        login=login,
+    )
+    appservices = assemble(services, service_rows, ServiceCalls(service_client), base)
+    appservices.registrations.load()
+    acceptance.observers.append(appservices.deliveries.on_event)
+    acceptance.membership_observers.append(appservices.deliveries.on_membership)
+    typing.observers.append(appservices.deliveries.on_typing)
+    receipts.observers.append(appservices.deliveries.on_receipt)
+    presence.observers.append(appservices.deliveries.on_presence)
+    to_device.observers.append(appservices.deliveries.on_to_device)
+    device_lists.observers.append(appservices.deliveries.on_device_list)
+    device_keys.observers.append(appservices.deliveries.on_key_counts)
+    profiles.on_missing = membership.on_missing = appservices.queries.has_user
+    aliases.on_missing = appservices.queries.has_alias
     if config.jwt_login.enabled:
         _accept_jwt(config, login, accounts, registration)
     federation = build_federation(
@@ -354,6 +405,10 @@ async def build_server(
     await federation.backfill.open()
     timelines.fill_back = federation.backfill.fill
     network.destinations.on_recovered.append(federation.sender.on_recovered)
+    upgrades = Upgrades(
+        access, registry, authoring, events, rooms, profiles, room_tags, missing_state, server_name=name
+    )
+    upgrades.on_aliases_changed = aliases.on_changed = appservices.interest.forget
     return Server(
         config=config,
         clock=clock,
@@ -392,11 +447,9 @@ async def build_server(
             server_name=name,
             default_version=config.rooms.default_version,
         ),
-        directory=Directory(listings, rooms, access, network.transport, server_name=name),
+        directory=Directory(listings, rooms, service_rows, access, network.transport, server_name=name),
         spaces=Spaces(access, RemoteSpaces(network.transport, clock, server_name=name)),
-        upgrades=Upgrades(
-            access, registry, authoring, events, rooms, profiles, room_tags, missing_state, server_name=name
-        ),
+        upgrades=upgrades,
         room_tags=room_tags,
         user_directory=UserDirectory(listings),
         events=events,
@@ -423,6 +476,7 @@ async def build_server(
         to_device=to_device,
         dehydrated_devices=DehydratedDevices(DehydratedDeviceRepository(pool), to_device, device_lists, stream),
         sync=sync,
+        appservices=appservices,
     )
 
 
@@ -441,16 +495,18 @@ async def running(
 
     `revive` is called when the database cannot be reached, where it is the server's own.
 
-    Raises StorageError, SigningKeyError, OSError (an address that cannot be bound).
+    Raises StorageError, SigningKeyError, ConfigError (a registration of an application service that cannot be used),
+    OSError (an address that cannot be bound).
     """
     async with AsyncExitStack() as stack:
         database = Database(database_url, max_connections=config.database.max_connections, revive=revive)
         stack.push_async_callback(database.close)
         await database.open()
         notifier = Notifier()
-        push_gateway = HttpPushGateway(config.push)
+        push_gateway, service_client = HttpPushGateway(config.push), HttpServiceClient()
         stack.push_async_callback(push_gateway.close)
-        server = await build_server(config, database, clock, notifier, push_gateway)
+        stack.push_async_callback(service_client.close)
+        server = await build_server(config, database, clock, notifier, push_gateway, service_client)
         server.media.open()
         stack.push_async_callback(server.media.close)
         writer = asyncio.create_task(server.stream.run(), name="stream writer")
@@ -471,8 +527,12 @@ async def running(
             server.network.run_forever(),
             server.federation.sender.persist_forever(),
             server.media.retention.clean_forever(),
+            server.appservices.registrations.follow_forever(),
+            server.appservices.deliveries.save_forever(),
         ):
             stack.push_async_callback(_cancel, _background(loop))
+        stack.push_async_callback(server.appservices.deliveries.stop)
+        server.appservices.deliveries.start()
         addresses = [await _listen(server, listener, stack) for listener in config.listeners]
         stack.callback(notifier.stop)  # before the listeners wait for requests to end
         stack.callback(server.media.arrivals.stop)
@@ -591,6 +651,7 @@ async def _run(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with running(config, url, revive=revive) as server:
+        loop.add_signal_handler(signal.SIGHUP, server.server.appservices.registrations.reload)
         tune_garbage_collection()
         log.info("ready", addresses=server.addresses)
         if on_ready is not None:

@@ -127,6 +127,25 @@ class Metrics:
             "media_fetches_total", "Files of other servers that were not here.", ("result",), registry=registry
         )
 
+        self.appservice_transactions = Counter(
+            "appservice_transactions_total",
+            "Transactions that an application service took.",
+            ("service",),
+            registry=registry,
+        )
+        self.appservice_failures = Counter(
+            "appservice_failures_total",
+            "Attempts at a transaction that an application service did not take.",
+            ("service",),
+            registry=registry,
+        )
+        self.appservice_lag = Gauge(
+            "appservice_lag_seconds",
+            "For how long the oldest thing has waited that an application service was not told.",
+            ("service",),
+            registry=registry,
+        )
+
     def observe_request(self, operation: str, status: int, seconds: float) -> None:
         """Count a request that was answered. `operation` is the route's operation ID, never a part of the path."""
         figures = self._hot.operations.get(operation)

@@ -41,6 +41,20 @@ class ListedUser(NamedTuple):
     profile: dict[str, object]
 
 
+class Lists(NamedTuple):
+    """Which lists of rooms are meant: that of a third-party network, all there are, or the server's own alone."""
+
+    network: str | None = None
+    all_networks: bool = False
+
+    @property
+    def condition(self) -> str:
+        """The condition for a room in SQL; $6 is the network, where there is one."""
+        if self.network is not None:
+            return NETWORK_LIST
+        return ALL_LISTS if self.all_networks else OWN_LIST
+
+
 class Mark(NamedTuple):
     """A place in the directory, which is ordered by members, most first, then by the age of the rooms."""
 
@@ -57,20 +71,26 @@ ON CONFLICT (room) DO UPDATE SET joined_members = excluded.joined_members, name 
     room_type = excluded.room_type, join_rule = excluded.join_rule, world_readable = excluded.world_readable,
     guest_can_join = excluded.guest_can_join, search_text = excluded.search_text
 """
-_LISTED = """
+OWN_LIST = "r.is_public"
+NETWORK_LIST = "EXISTS (SELECT FROM network_rooms n WHERE n.room = r.room AND n.network = $6)"
+ALL_LISTS = "(r.is_public OR EXISTS (SELECT FROM network_rooms n WHERE n.room = r.room))"
+"""Which rooms are listed: by the server itself, for a third-party network, or either way."""
+
+LISTED = """
 SELECT r.room_id, s.* FROM rooms r JOIN room_summaries s USING (room)
-WHERE r.is_public AND strpos(s.search_text, $1) > 0
+WHERE {listed} AND strpos(s.search_text, $1) > 0
     AND ($2::text[] IS NULL OR coalesce(s.room_type, '') = ANY($2::text[]))
 """
-LISTED_AFTER = f"""{_LISTED}
+LISTED_AFTER = f"""{LISTED}
     AND ($3::int IS NULL OR s.joined_members < $3 OR (s.joined_members = $3 AND s.room > $4))
 ORDER BY s.joined_members DESC, s.room LIMIT $5
 """
-LISTED_BEFORE = f"""{_LISTED}
+LISTED_BEFORE = f"""{LISTED}
     AND (s.joined_members > $3 OR (s.joined_members = $3 AND s.room < $4))
 ORDER BY s.joined_members, s.room DESC LIMIT $5
 """
-COUNT_LISTED = "SELECT count(*) FROM rooms WHERE is_public"
+COUNT_LISTED = "SELECT count(*) FROM rooms r WHERE {listed}"
+COUNT_NETWORK = "SELECT count(*) FROM network_rooms WHERE network = $1"
 IS_PUBLIC = "SELECT is_public FROM rooms WHERE room_id = $1"
 
 # Users whom the searcher may know of: they share a room, or the other is in one that anybody may join or read.
@@ -114,7 +134,14 @@ class DirectoryRepository:
         self._pool = pool
 
     async def load_listed_rooms(
-        self, term: str, room_types: Sequence[str] | None, mark: Mark | None, *, backwards: bool, limit: int
+        self,
+        term: str,
+        room_types: Sequence[str] | None,
+        mark: Mark | None,
+        lists: Lists,
+        *,
+        backwards: bool,
+        limit: int,
     ) -> list[ListedRoom]:
         """Up to `limit` listed rooms beyond a mark, in the order of the list also when it is read `backwards`.
 
@@ -122,14 +149,17 @@ class DirectoryRepository:
         """
         assert mark is not None or not backwards
         joined_members, room = mark or (None, None)
-        query = LISTED_BEFORE if backwards else LISTED_AFTER
-        rows = await self._pool.fetch(query, term or "", room_types, joined_members, room, limit)
+        query = (LISTED_BEFORE if backwards else LISTED_AFTER).format(listed=lists.condition)
+        network = () if lists.network is None else (lists.network,)
+        rows = await self._pool.fetch(query, term or "", room_types, joined_members, room, limit, *network)
         found = [ListedRoom(row[0], RoomSummaryRow(*row[1:])) for row in rows]
         return found[::-1] if backwards else found
 
-    async def count_listed_rooms(self) -> int:
+    async def count_listed_rooms(self, lists: Lists) -> int:
         """How many rooms are listed."""
-        return int(await self._pool.fetchval(COUNT_LISTED))
+        if lists.network is not None:
+            return int(await self._pool.fetchval(COUNT_NETWORK, lists.network))
+        return int(await self._pool.fetchval(COUNT_LISTED.format(listed=lists.condition)))
 
     async def load_is_public(self, room_id: str) -> bool | None:
         """Whether a room is listed; None without such a room."""

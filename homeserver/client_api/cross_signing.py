@@ -32,7 +32,8 @@ async def upload_cross_signing_keys(request: Request) -> Result:
     }
     keys = {usage: key for usage, key in given.items() if key is not None}
     new = await server.cross_signing.check_keys(user_id, keys)
-    if new.needs_auth:
+    # Application services have no password: https://spec.matrix.org/v1.19/application-service-api/#cross-signing
+    if new.needs_auth and request.requester.appservice is None:
         await server.interactive_auth.check(request.route.name, body.auth, PASSWORD_FLOWS, user_id=user_id)
     await server.cross_signing.store_keys(user_id, new)
     return {}

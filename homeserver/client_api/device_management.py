@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from homeserver.http.answer import json_response
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.accounts.interactive_auth import PASSWORD_FLOWS
 from homeserver.services.errors import NotFound
@@ -44,6 +45,11 @@ async def get_device(request: Request) -> Result:
 async def update_device(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3devicesdeviceid"""
     body = await request.body(UpdateDeviceBody)
+    requester, device_id = request.requester, request.params["deviceId"]
+    if requester.appservice is not None and await request.server.appservices.accounts.create_device(
+        requester.user_id, device_id, body.display_name
+    ):
+        return json_response(b"{}", status=201)
     device = await access_device(request)
     if body.display_name is not None:
         await request.server.sessions.rename(request.requester.user_id, device.device_id, body.display_name)
@@ -55,7 +61,7 @@ async def delete_device(request: Request) -> Result:
     body = await request.body(DeleteDeviceBody, optional=True)
     user_id, device_id = request.requester.user_id, request.params["deviceId"]
     operation = f"{request.route.name} {device_id}"
-    await request.server.interactive_auth.check(operation, body.auth, PASSWORD_FLOWS, user_id=user_id)
+    await _authenticate(request, operation, body.auth)
     await request.server.sessions.close(user_id, [device_id])
     return {}
 
@@ -63,10 +69,19 @@ async def delete_device(request: Request) -> Result:
 async def delete_devices(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3delete_devices"""
     body = await request.body(DeleteDevicesBody)
-    user_id = request.requester.user_id
-    await request.server.interactive_auth.check(request.route.name, body.auth, PASSWORD_FLOWS, user_id=user_id)
-    await request.server.sessions.close(user_id, body.devices)
+    await _authenticate(request, request.route.name, body.auth)
+    await request.server.sessions.close(request.requester.user_id, body.devices)
     return {}
+
+
+async def _authenticate(request: Request, operation: str, auth: dict[str, Any] | None) -> None:
+    """Interactive authentication, but for application services.
+
+    https://spec.matrix.org/v1.19/application-service-api/#deleting-devices
+    """
+    if request.requester.appservice is None:
+        user_id = request.requester.user_id
+        await request.server.interactive_auth.check(operation, auth, PASSWORD_FLOWS, user_id=user_id)
 
 
 async def access_device(request: Request) -> DeviceRow:

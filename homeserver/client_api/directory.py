@@ -18,7 +18,7 @@ class AliasTarget(msgspec.Struct):
 async def set_room_alias(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3directoryroomroomalias"""
     target = await request.body(AliasTarget)
-    await request.server.aliases.create(request.requester.user_id, request.params["roomAlias"], target.room_id)
+    await request.server.aliases.create(request.requester, request.params["roomAlias"], target.room_id)
     return {}
 
 
@@ -27,13 +27,12 @@ async def get_room_id_by_alias(request: Request) -> Result:
     alias = request.params["roomAlias"]
     if not request.server.aliases.is_local(alias):
         request.server.rate_limits.check("federation", f"questions of {request.address}")
-    return (await request.server.aliases.locate(alias))._asdict()
+    return (await request.server.aliases.locate(alias, asked_by=request.service_id()))._asdict()
 
 
 async def delete_room_alias(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3directoryroomroomalias"""
-    requester = request.requester
-    await request.server.aliases.delete(requester.user_id, requester.is_admin, request.params["roomAlias"])
+    await request.server.aliases.delete(request.requester, request.params["roomAlias"])
     return {}
 
 

@@ -41,7 +41,7 @@ async def upload_keys(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysupload"""
     body = await request.body(UploadBody)
     counts = await request.server.device_keys.upload(
-        request.requester,
+        request.requester_with_device(),
         device_keys=body.device_keys,
         one_time_keys=body.one_time_keys or {},
         fallback_keys=body.fallback_keys or {},

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from homeserver.http.request import Request, Result, Route, convert
+from homeserver.services.appservices.accounts import APPLICATION_SERVICE
 from homeserver.services.errors import MatrixError, MissingParam, NotFound
 
 
@@ -28,7 +29,10 @@ class LoginBody(msgspec.Struct):
 async def get_login_flows(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3login"""
     request.server.rate_limits.check("login", f"flows {request.address}")
-    return {"flows": request.server.login.flows}
+    flows = request.server.login.flows
+    if request.server.appservices.services:
+        flows.append({"type": APPLICATION_SERVICE})
+    return {"flows": flows}
 
 
 async def login(request: Request) -> Result:
@@ -36,14 +40,23 @@ async def login(request: Request) -> Result:
     server = request.server
     credentials = await request.json_object()
     body = convert(credentials, LoginBody)
-    answer = await server.login.login(
-        body.type,
-        credentials,
-        device_id=body.device_id,
-        display_name=body.initial_device_display_name,
-        address=request.address,
-        refreshable=body.refresh_token,
-    )
+    if body.type == APPLICATION_SERVICE:
+        answer = await server.appservices.accounts.login(
+            request.access_service(),
+            credentials,
+            device_id=body.device_id,
+            display_name=body.initial_device_display_name,
+            refreshable=body.refresh_token,
+        )
+    else:
+        answer = await server.login.login(
+            body.type,
+            credentials,
+            device_id=body.device_id,
+            display_name=body.initial_device_display_name,
+            address=request.address,
+            refreshable=body.refresh_token,
+        )
     if server.config.public_base_url is not None:
         answer["well_known"] = {"m.homeserver": {"base_url": server.config.base_url}}
     return answer

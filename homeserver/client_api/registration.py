@@ -7,12 +7,17 @@ from typing import Any
 import msgspec
 
 from homeserver.http.request import Request, Result, Route
+from homeserver.services.appservices.accounts import APPLICATION_SERVICE
 from homeserver.services.errors import InvalidParam, MatrixError, MissingParam
 
 
 class RegisterBody(msgspec.Struct):
-    """What a client wants to be registered as; `auth` is for interactive authentication."""
+    """What a client wants to be registered as; `auth` is for interactive authentication.
 
+    `type` is for application services, which authenticate otherwise.
+    """
+
+    type: str | None = None
     auth: dict[str, Any] | None = None
     username: str | None = None
     password: str | None = None
@@ -31,6 +36,8 @@ async def register(request: Request) -> Result:
         raise InvalidParam("kind must be user or guest")
     server = request.server
     body = await request.body(RegisterBody)
+    if body.type == APPLICATION_SERVICE:
+        return await _register_for_service(request, body)
     flows = server.registration.flows
     # Whether the name can be had is to be known before the client goes through the stages.
     if body.username is not None:
@@ -51,6 +58,21 @@ async def register(request: Request) -> Result:
         inhibit_login=body.inhibit_login,
         refreshable=body.refresh_token,
         registration_token=token,
+    )
+
+
+async def _register_for_service(request: Request, body: RegisterBody) -> Result:
+    """https://spec.matrix.org/v1.19/application-service-api/#server-admin-style-permissions"""
+    service = request.access_service()
+    if body.username is None:
+        raise MissingParam("Missing username")
+    return await request.server.appservices.accounts.register(
+        service,
+        body.username,
+        device_id=body.device_id,
+        display_name=body.initial_device_display_name,
+        inhibit_login=body.inhibit_login,
+        refreshable=body.refresh_token,
     )
 
 

@@ -84,7 +84,7 @@ async def _resolve(request: Request) -> tuple[str, list[str]]:
     named = (*request.query_list("via"), *request.query_list("server_name"))
     servers = [name for name in named[:MAX_SERVERS] if is_server_name(name)]
     if room.startswith("#"):
-        target = await request.server.aliases.locate(room)
+        target = await request.server.aliases.locate(room, asked_by=request.service_id())
         return target.room_id, [*servers, *target.servers]
     if (domain := get_domain(room)) and is_server_name(domain):
         servers.append(domain)

@@ -14,7 +14,7 @@ async def send_message(request: Request) -> Result:
     server, requester, params = request.server, request.requester, request.params
     server.rate_limits.check("message", requester.user_id)
     event_id = await server.sending.send_message(
-        requester, params["roomId"], params["eventType"], content, _txn_id(request)
+        requester, params["roomId"], params["eventType"], content, _txn_id(request), ts=request.event_ts()
     )
     return b'{"event_id":"%s"}' % event_id.encode()
 

@@ -18,7 +18,7 @@ async def set_room_state_with_key(request: Request) -> Result:
     if event_type == "m.room.member" and state_key == user_id:
         if content.get("membership") in ("join", "knock") and await server.membership.is_outside(user_id, room_id):
             server.rate_limits.check("join", user_id)
-        return {"event_id": await server.membership.set_own(request.requester, room_id, content)}
+        return {"event_id": await server.membership.set_own(request.requester, room_id, content, ts=request.event_ts())}
     await server.access.access_joined_room(user_id, room_id)
     if event_type == CANONICAL_ALIAS and not state_key:
         await server.aliases.check_canonical_alias(user_id, room_id, content)
@@ -26,7 +26,10 @@ async def set_room_state_with_key(request: Request) -> Result:
         if content.get("membership") == "invite":
             server.rate_limits.check("invite", user_id)
         await server.membership.check_member_state(state_key, content)
-    return {"event_id": await server.sending.send_state(request.requester, room_id, event_type, state_key, content)}
+    event_id = await server.sending.send_state(
+        request.requester, room_id, event_type, state_key, content, ts=request.event_ts()
+    )
+    return {"event_id": event_id}
 
 
 async def get_room_state_with_key(request: Request) -> Result:

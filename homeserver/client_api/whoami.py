@@ -8,7 +8,8 @@ from homeserver.http.request import Request, Result, Route
 async def get_token_owner(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3accountwhoami"""
     requester = request.requester
-    return {"user_id": requester.user_id, "device_id": requester.device_id, "is_guest": False}
+    device = {"device_id": requester.device_id} if requester.device_id else {}  # application services may have none
+    return {"user_id": requester.user_id, **device, "is_guest": False}
 
 
 ROUTES = [

@@ -17,6 +17,7 @@ from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.registration import Registration
 from homeserver.services.accounts.sessions import Sessions
 from homeserver.services.accounts.shared_secret import SharedSecretRegistration
+from homeserver.services.appservices.assembly import Appservices
 from homeserver.services.encryption.cross_signing import CrossSigning
 from homeserver.services.encryption.dehydrated_devices import DehydratedDevices
 from homeserver.services.encryption.device_keys import DeviceKeys
@@ -116,3 +117,4 @@ class Server:
     to_device: ToDevice
     dehydrated_devices: DehydratedDevices
     sync: Sync
+    appservices: Appservices

@@ -13,6 +13,7 @@ import secrets
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 
 import orjson
 from aiohttp import web
@@ -26,7 +27,8 @@ from homeserver.http.restrictions import check_unrestricted
 from homeserver.http.router import Router, current_path
 from homeserver.logs import bind_request, get_logger
 from homeserver.services.accounts.sessions import Requester
-from homeserver.services.errors import MatrixError, MissingToken
+from homeserver.services.appservices.services import Service
+from homeserver.services.errors import MatrixError
 
 log = get_logger(__name__)
 
@@ -48,6 +50,8 @@ class HttpHandler:
         """`authenticate_origin` says which server has signed a request, or raises MatrixError."""
         self._server = server
         self._authenticate_origin = authenticate_origin
+        # What handlers of requests see that no rate limit counts for.
+        self._unlimited = replace(server, rate_limits=server.rate_limits.lifted())
         self._router = Router(route for route in routes if route.resource in resources)
         # A request ID is unique over runs and listeners, and costs next to nothing.
         self._run = secrets.token_hex(4)
@@ -72,6 +76,8 @@ class HttpHandler:
                 request.signed_by = await self._authenticate_origin(request)
             elif route.auth and not (route.anonymous and _has_no_token(request)):
                 request.authenticated = await self._authenticate(request)
+                if request.authenticated.is_unlimited:
+                    request.server = self._unlimited
                 bind_request(request_id, request.authenticated.user_id)
                 if request.authenticated.is_locked or request.authenticated.is_suspended:
                     await check_unrestricted(request)
@@ -96,18 +102,24 @@ class HttpHandler:
 
     async def _authenticate(self, request: Request) -> Requester:
         """https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens"""
-        authorization = request.headers.get("Authorization")
-        if authorization is not None:
-            scheme, _, token = authorization.partition(" ")
-            if scheme.lower() != "bearer":
-                raise MissingToken
-        else:
-            token = request.query.get("access_token", "")
-        if not token:
-            raise MissingToken
+        token = request.token()
         sessions = self._server.sessions
-        requester = sessions.known(token) or await sessions.access_session(token)
+        requester = sessions.known(token)
+        if requester is None:
+            service = self._server.appservices.services.by_token(token)
+            if service is not None:
+                return await self._masquerade(service, request)
+            requester = await sessions.access_session(token)
         sessions.seen(requester, request.address)
+        return requester
+
+    async def _masquerade(self, service: Service, request: Request) -> Requester:
+        """https://spec.matrix.org/v1.19/application-service-api/#identity-assertion"""
+        query = request.query
+        device_id = query.get("device_id") or query.get("org.matrix.msc3202.device_id")
+        requester = await self._server.appservices.masquerading.access(service, query.get("user_id"), device_id)
+        if requester.device_id:
+            self._server.sessions.seen(requester, request.address)
         return requester
 
     async def _respond(self, http: web.BaseRequest, result: Result) -> web.StreamResponse:

@@ -16,11 +16,22 @@ from aiohttp import web
 from config.schema import IpNetwork
 from homeserver.http.context import Server
 from homeserver.services.accounts.sessions import Requester
-from homeserver.services.errors import BadJson, InvalidParam, MatrixError, MissingParam, NotJson, TooLarge
+from homeserver.services.appservices.services import Service
+from homeserver.services.errors import (
+    BadJson,
+    InvalidParam,
+    MatrixError,
+    MissingParam,
+    MissingToken,
+    NotJson,
+    TooLarge,
+    UnknownToken,
+)
 from matrix.canonical_json import JsonError, parse_json
 
 MAX_QUERY_FIELDS = 100
 MAX_FORWARDED = 1024
+MAX_SAFE_INTEGER = 2**53 - 1
 
 Result = dict[str, Any] | bytes | web.StreamResponse
 Handler = Callable[["Request"], Awaitable[Result]]
@@ -68,6 +79,48 @@ class Request:
         """Whose access token came with the request; only where the route has `auth`."""
         assert self.authenticated is not None, self.route.name
         return self.authenticated
+
+    def requester_with_device(self) -> Requester:
+        """The requester, for what needs a device. Raises MissingParam for an application service that names none.
+
+        https://spec.matrix.org/v1.19/application-service-api/#identity-assertion
+        """
+        if not self.requester.device_id:
+            raise MissingParam("This needs a device, by the parameter device_id")
+        return self.requester
+
+    def token(self) -> str:
+        """The access token that came with the request. Raises MissingToken.
+
+        https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens
+        """
+        authorization = self._http.headers.get("Authorization")
+        if authorization is not None:
+            scheme, _, token = authorization.partition(" ")
+            if scheme.lower() != "bearer":
+                raise MissingToken
+        else:
+            token = self.query.get("access_token", "")
+        if not token:
+            raise MissingToken
+        return token
+
+    def access_service(self) -> Service:
+        """The application service that asks, on a route without `auth`. Raises MissingToken, UnknownToken."""
+        service = self.server.appservices.services.by_token(self.token())
+        if service is None:
+            raise UnknownToken
+        return service
+
+    def service_id(self) -> str | None:
+        """The ID of the application service whose token came with the request, on any route; None without one."""
+        if self.authenticated is not None:
+            return self.authenticated.appservice
+        try:
+            service = self.server.appservices.services.by_token(self.token())
+        except MissingToken:
+            return None
+        return None if service is None else service.id
 
     @property
     def origin(self) -> str:
@@ -124,6 +177,18 @@ class Request:
         if text not in ("true", "false"):
             raise InvalidParam(f"{name} must be true or false")
         return text == "true"
+
+    def event_ts(self) -> int | None:
+        """The time that an application service gives an event, in milliseconds; None for now. Raises InvalidParam.
+
+        https://spec.matrix.org/v1.19/application-service-api/#timestamp-massaging
+        """
+        text = self.query.get("ts") if self.requester.appservice is not None else None
+        if text is None:
+            return None
+        if not (text.isascii() and text.isdigit() and len(text) < 20) or int(text) > MAX_SAFE_INTEGER:
+            raise InvalidParam("ts must be a time in milliseconds since the epoch")
+        return int(text)
 
     @property
     def address(self) -> str:

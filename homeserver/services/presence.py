@@ -15,7 +15,7 @@ While a user is currently active, what they do changes nothing that others are t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
@@ -92,7 +92,10 @@ class _User:
 
 
 class Presence:
-    """Notes what users do, and tells those who share rooms with them. `last_position` is that of the newest change."""
+    """Notes what users do, and tells those who share rooms with them. `last_position` is that of the newest change.
+
+    `observers` are told of the users whose presence has changed.
+    """
 
     def __init__(
         self,
@@ -121,6 +124,7 @@ class Presence:
         self._recent = Changes()
         self._recent.start(stream.current)
         self.last_position = 0
+        self.observers: list[Callable[[Collection[str]], None]] = []
 
     def on_sync(self, requester: Requester, state: State, timeout_ms: int) -> None:
         """Notes that a device begins to sync and says that it is in this state."""
@@ -312,6 +316,13 @@ class Presence:
         self._notifier.mark_users(changed)
         for room in rooms:
             self._notifier.mark_members(room.local_joined)
+        for observer in self.observers:
+            observer(changed)
+
+    def content_of(self, user_id: str) -> dict[str, Any] | None:
+        """The content of a user's m.presence event; None for one of whom nothing is known."""
+        user = self._users.get(user_id)
+        return None if user is None else self._content(user)
 
     def _forget(self) -> None:
         """Drops the first of those who have gone, when there are too many to remember that they have."""

@@ -20,8 +20,11 @@ IN_MEMBER_EVENTS = ("displayname", "avatar_url")
 
 
 class Profiles:
-    """Reads (through a bounded cache) and changes profiles. `on_changed` carries changes into rooms, `on_renamed`
-    hears of them first."""
+    """Reads (through a bounded cache) and changes profiles.
+
+    `on_changed` carries changes into rooms, `on_renamed` hears of them first; `on_missing` is asked for users that are
+    not there, and tells whether they are by now.
+    """
 
     def __init__(self, accounts: AccountRepository, *, max_cached_profiles: int) -> None:
         self._accounts = accounts
@@ -31,6 +34,7 @@ class Profiles:
         self._lock = asyncio.Lock()
         self.on_changed: Callable[[str, dict[str, Any]], Awaitable[None]] | None = None
         self.on_renamed: Callable[[str, dict[str, Any]], None] | None = None
+        self.on_missing: Callable[[str], Awaitable[bool]] | None = None
 
     async def profile(self, user_id: str) -> dict[str, Any]:
         """A user's fields. Raises NotFound."""
@@ -39,7 +43,9 @@ class Profiles:
             self._cache.move_to_end(user_id)
             return cached
         forgotten_before = self._forgotten_count
-        profile = await self._accounts.load_profile(user_id)
+        profile = await self._accounts.load_profile(user_id) if "\0" not in user_id else None
+        if profile is None and self.on_missing is not None and await self.on_missing(user_id):
+            profile = await self._accounts.load_profile(user_id)
         if profile is None:
             raise NotFound("No such user")
         if forgotten_before == self._forgotten_count:  # what was forgotten meanwhile may be what was just read

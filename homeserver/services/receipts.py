@@ -31,7 +31,7 @@ RECEIPT_TYPES = (READ, READ_PRIVATE, FULLY_READ)
 
 
 class Receipts:
-    """Moves receipts forward, and tells members' unread counts."""
+    """Moves receipts forward, and tells members' unread counts. `observers` are told of each receipt."""
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class Receipts:
         self._counting = counting
         self._loading: dict[int, asyncio.Task[None]] = {}
         self.on_read: Callable[[str, str], None] = lambda _user_id, _room_id: None
+        self.observers: list[Callable[[Room, ReceiptRow], None]] = []
 
     async def set_markers(
         self, user_id: str, room_id: str, markers: dict[str, str], *, thread_id: str | None = None
@@ -121,6 +122,8 @@ class Receipts:
         self._move_counts(room, row)
         self.on_read(row.user_id, room.room_id)
         self._notifier.mark_members((row.user_id,) if row.type == READ_PRIVATE else room.local_joined)
+        for observer in self.observers:
+            observer(room, row)
 
     def _move_counts(self, room: Room, row: ReceiptRow) -> None:
         """Lets a receipt move its user's counts: at once if it is for the room's end, else they are counted anew."""

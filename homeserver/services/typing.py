@@ -6,6 +6,7 @@ https://spec.matrix.org/v1.19/client-server-api/#typing-notifications
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 from homeserver.clock import Clock
@@ -23,7 +24,7 @@ EXPIRY_INTERVAL_S = 1.0
 
 
 class Typing:
-    """Who is typing where, until when."""
+    """Who is typing where, until when. `observers` are told of each room in which that has changed."""
 
     def __init__(self, access: Access, stream: Stream, notifier: Notifier, changes: Changes, clock: Clock) -> None:
         self._access = access
@@ -32,6 +33,7 @@ class Typing:
         self._changes = changes
         self._clock = clock
         self._typing_rooms: set[Room] = set()
+        self.observers: list[Callable[[Room], None]] = []
 
     async def set(self, user_id: str, room_id: str, typing: bool, timeout_ms: int) -> None:
         """Says that a member types (for a time, in milliseconds) or has stopped."""
@@ -66,6 +68,8 @@ class Typing:
         room.typing_position = room.changed_position = position
         self._changes.add(position, room.room_id)
         self._notifier.mark_members(room.local_joined)
+        for observer in self.observers:
+            observer(room)
 
     async def expire_forever(self) -> None:
         """Ends what has not been renewed, until cancelled."""

@@ -73,6 +73,18 @@ def test_everything_wrong_with_a_configuration_is_said(tmp_path: Path, capsys: p
     assert all(line.startswith("weft: ") for line in lines)
 
 
+def test_a_bad_registration_of_an_application_service_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, registration = tmp_path / "homeserver.yaml", tmp_path / "appservices" / "bridge.yaml"
+    path.write_text("server_name: example.org\ndata_dir: .\n")
+    registration.parent.mkdir()
+    registration.write_text("id: bridge\n")
+
+    assert cli.main(["config", "check", "--config", str(path)]) == 2
+    assert capsys.readouterr().err == f"weft: {registration}: Object missing required field url\n"
+
+
 @pytest.mark.parametrize(
     "command", [["serve"], ["config", "check"], ["user", "list"], ["user", "create", "alice"]], ids=" ".join
 )

@@ -13,6 +13,7 @@ import pytest
 from config.schema import Contact, RateLimit, RateLimits, Support, Turn
 from config.secret import Secret
 from tests.client import Homeserver, User
+from tests.client_api.support import encode
 from tests.conftest import StartServer
 
 USERINFO = "/_matrix/federation/v1/openid/userinfo"
@@ -148,7 +149,8 @@ async def test_no_address_is_verified(shared_homeserver: Homeserver, what: str, 
 
 async def test_there_are_no_other_networks(alice: User) -> None:
     assert (await alice.request("GET", "thirdparty/protocols")).ok() == {}
-    for path in ("protocol/irc", "location/irc", "user/irc", "location", "user"):
+    reverse = (f"location?alias={encode('#a:weft.test')}", f"user?userid={encode('@a:weft.test')}")
+    for path in ("protocol/irc", "location/irc", "user/irc", *reverse):
         (await alice.request("GET", f"thirdparty/{path}")).error(404, "M_NOT_FOUND")
 
 

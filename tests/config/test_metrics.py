@@ -32,6 +32,9 @@ def busy_metrics() -> Metrics:
     metrics.media_bytes.labels("in").inc(7)
     metrics.media_thumbnails.labels("made").inc()
     metrics.media_fetches.labels("fetched").inc()
+    metrics.appservice_transactions.labels("bridge").inc()
+    metrics.appservice_failures.labels("bridge").inc()
+    metrics.appservice_lag.labels("bridge").set(1)
     return metrics
 
 

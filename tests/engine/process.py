@@ -75,6 +75,10 @@ class ServerProcess:
         """`kill -TERM`: asks it to stop."""
         self._process.terminate()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it another signal."""
+        self._process.send_signal(number)
+
     async def wait(self) -> int:
         """Its exit status, once it has ended."""
         return await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT_S)

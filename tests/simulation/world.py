@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from homeserver.appservice_api.client import HttpServiceClient
 from homeserver.http.context import Server
 from homeserver.http.push_gateway import HttpPushGateway
 from homeserver.main import build_server
@@ -66,6 +67,7 @@ class SimServer:
                 loop.clock_ms,
                 Notifier(),
                 HttpPushGateway(config.push),
+                HttpServiceClient(),
                 make_network=lambda *_: SimulatedNetwork(self.internet, self.name),
             )
         sender = server.federation.sender

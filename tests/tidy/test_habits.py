@@ -50,6 +50,7 @@ TASK_MODULES = {
     "homeserver/services/federation/incoming_transactions.py": "one reception that all who repeat it share",
     "homeserver/services/federation/sending/sender.py": "one for each destination, kept, and looked at when it ends",
     "homeserver/services/media/shared.py": "one piece of work that all who ask share, broken off at the end",
+    "homeserver/services/appservices/deliveries.py": "a delivery for each service, cancelled at the stop",
     "homeserver/services/receipts.py": "one load that all who ask share",
     "homeserver/services/rooms/registry.py": "one load that all who ask share",
     "homeserver/services/rooms/timelines.py": "one load that all who ask share",

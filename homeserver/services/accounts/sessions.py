@@ -8,7 +8,7 @@ import logging
 import secrets
 import string
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Hashable
 from typing import Any, NamedTuple
 
 from config.schema import SessionLifetimes
@@ -32,7 +32,8 @@ class Requester(NamedTuple):
     """Who makes a request. `device` is the device's number in the database, `device_id` its name.
 
     What a locked or suspended user may do is for the edge to decide. `expires_ts` is when the access token does, in
-    milliseconds, None for never.
+    milliseconds, None for never. `appservice` is the ID of the application service that acts as the user, which may
+    have no device: then `device_id` is "" and `device` a negative number. `is_unlimited`: no rate limit counts.
     """
 
     user_id: str
@@ -42,6 +43,8 @@ class Requester(NamedTuple):
     is_locked: bool = False
     is_suspended: bool = False
     expires_ts: int | None = None
+    appservice: str | None = None
+    is_unlimited: bool = False
 
 
 class SessionTokens(NamedTuple):
@@ -109,13 +112,13 @@ class Sessions:
         self.on_account_erased: list[Callable[[str, int], None]] = []
         self.on_devices_changed: Callable[[str], Awaitable[None]] | None = None
         self._max_cached_tokens = max_cached_tokens
-        self._by_token: OrderedDict[str, Requester] = OrderedDict()
+        self._by_token: OrderedDict[Hashable, Requester] = OrderedDict()
         self._closed_count = 0
         self._seen: dict[int, tuple[int, str]] = {}
         self._unwritten_seen: dict[int, tuple[int, str]] = {}
 
-    def known(self, token: str) -> Requester | None:
-        """Who has a token, if the cache knows: the fast path of every request."""
+    def known(self, token: Hashable) -> Requester | None:
+        """Who has a token (or what else `access_as` was given), if the cache knows: the fast path of every request."""
         requester = self._by_token.get(token)
         if requester is not None:
             if requester.expires_ts is not None and requester.expires_ts <= self._clock():
@@ -142,11 +145,21 @@ class Sessions:
         requester = Requester(
             row.user_id, row.device, row.device_id, row.is_admin, row.locked, row.suspended, row.expires_ts
         )
+        self._keep(token, requester, closed_before)
+        return requester
+
+    async def access_as(self, key: Hashable, load: Callable[[], Awaitable[Requester]]) -> Requester:
+        """Who an application service acts as. `load` finds out; it is kept under a key as sessions are."""
+        closed_before = self._closed_count
+        requester = await load()
+        self._keep(key, requester, closed_before)
+        return requester
+
+    def _keep(self, key: Hashable, requester: Requester, closed_before: int) -> None:
         if closed_before == self._closed_count:  # a session closed meanwhile may be this one
-            self._by_token[token] = requester
+            self._by_token[key] = requester
             if len(self._by_token) > self._max_cached_tokens:
                 self._by_token.popitem(last=False)
-        return requester
 
     def seen(self, requester: Requester, address: str) -> None:
         """Notes that a device made a request; written now and then by `write_seen`."""

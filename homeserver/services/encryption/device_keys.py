@@ -40,6 +40,9 @@ SPENT_KEPT_MS = 24 * 3600 * 1000
 
 CROSS_SIGNING_KEYS = ("master_keys", "self_signing_keys", "user_signing_keys")
 
+CountObserver = Callable[[str, str, int], None]
+"""Called with a user, a device ID and the device's number when the device has more keys to give, or less."""
+
 ClaimedKeys = dict[str, dict[str, dict[str, Any]]]
 """User ID -> device ID -> key ID -> key."""
 
@@ -66,6 +69,7 @@ class DeviceKeys:
         self._server_name = server_name
         self.remote = remote
         self.on_changed: Callable[[int], None] = lambda _device: None
+        self.observers: list[CountObserver] = []
         self._counts: DeviceCache[bytes] = DeviceCache(
             "key_counts", self._read_counts, metrics, max_devices=max_devices
         )
@@ -80,10 +84,6 @@ class DeviceKeys:
 
     async def _read_counts(self, device: int) -> bytes:
         return counts_json(await self._repository.load_counts(device))
-
-    def _forget(self, device: int) -> None:
-        self._counts.forget(device)
-        self.on_changed(device)
 
     async def upload(
         self,
@@ -119,10 +119,16 @@ class DeviceKeys:
         if stored is None:
             raise UnknownToken
         counts, is_new = stored
-        self._forget(requester.device)
+        self._forget_counts(requester.user_id, requester.device_id, requester.device)
         if is_new:
             await self._device_lists.announce(requester.user_id)
         return counts.one_time
+
+    def _forget_counts(self, user_id: str, device_id: str, device: int) -> None:
+        self._counts.forget(device)
+        self.on_changed(device)
+        for observer in self.observers:
+            observer(user_id, device_id, device)
 
     async def query(self, asker: str, wanted: Mapping[str, Sequence[str]], *, timeout_ms: int) -> dict[str, Any]:
         """Identity keys of devices and users: user ID -> device IDs, none for all. Other servers that fail are named.
@@ -224,7 +230,7 @@ class DeviceKeys:
         if not keys:
             return claimed
         for row in await self._repository.claim(keys, now_ms=self._clock()):
-            self._forget(row.device)
+            self._forget_counts(row.user_id, row.device_id, row.device)
             of_device = claimed.setdefault(row.user_id, {}).setdefault(row.device_id, {})
             of_device[f"{row.algorithm}:{row.key_id}"] = orjson.loads(row.json)
         return claimed

@@ -9,7 +9,7 @@ sync's token says up to where its device has got them; what a token says was got
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -51,7 +51,10 @@ class Inbox:
 
 
 class ToDevice:
-    """Takes messages in and delivers them; to other servers' users through `remote`, where there is one."""
+    """Takes messages in and delivers them; to other servers' users through `remote`, where there is one.
+
+    `observers` are told of the users of this server for whom there are messages.
+    """
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class ToDevice:
         self.remote = remote
         self.on_changed: Callable[[int], None] = lambda _device: None
         self._running: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self.observers: list[Callable[[Collection[str]], None]] = []
         self._inboxes: DeviceCache[Inbox] = DeviceCache("inboxes", self._read, metrics, max_devices=max_devices)
 
     async def _read(self, device: int) -> Inbox:
@@ -153,6 +157,13 @@ class ToDevice:
             inbox.oldest = inbox.oldest or position
             inbox.newest = position
         self._notifier.mark_users(user_ids)
+        for observer in self.observers:
+            observer(user_ids)
+
+    def forget(self, device: int) -> None:
+        """Drops what is known of a device whose messages were taken otherwise."""
+        self._inboxes.forget(device)
+        self.on_changed(device)
 
     def known_newest(self, device: int) -> int | None:
         """The position of the newest message for a device (0 for none), if it is in memory."""

@@ -5,10 +5,11 @@ https://spec.matrix.org/v1.19/client-server-api/#room-aliases
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+from homeserver.services.accounts.sessions import Requester
 from homeserver.services.errors import Forbidden, InvalidParam, MatrixError, NotFound
 from homeserver.services.remote import RemoteFailure, RemoteMisbehaved, RemoteRefused, Transport, bad_gateway
 from homeserver.services.rooms.access import Access
@@ -33,17 +34,32 @@ class AliasTarget(NamedTuple):
 
 
 class Aliases:
-    """Makes, resolves and removes aliases."""
+    """Makes, resolves and removes aliases.
+
+    `may_have` tells whether an application service (its ID; None for none) and the user it acts as may have an alias;
+    `on_changed` is told of rooms whose aliases come and go; `on_missing` is asked for aliases that are not there (and
+    by which service), and tells whether they are by now.
+    """
 
     def __init__(
-        self, rooms: RoomRepository, access: Access, stream: Stream, transport: Transport, *, server_name: str
+        self,
+        rooms: RoomRepository,
+        access: Access,
+        stream: Stream,
+        transport: Transport,
+        *,
+        server_name: str,
+        may_have: Callable[[str | None, str, str], bool],
     ) -> None:
         self._transport = transport
         self._rooms = rooms
         self._access = access
         self._stream = stream
         self._server_name = server_name
+        self._may_have = may_have
         self._reserved: set[str] = set()
+        self.on_changed: Callable[[Room], None] | None = None
+        self.on_missing: Callable[[str, str | None], Awaitable[bool]] | None = None
 
     def full_alias(self, localpart: str) -> str:
         """The alias with this local part. Raises InvalidParam."""
@@ -58,30 +74,33 @@ class Aliases:
         """Whether no other server has to be asked about an alias."""
         return not is_room_alias(alias) or get_domain(alias) == self._server_name
 
-    async def resolve(self, alias: str) -> str:
+    async def resolve(self, alias: str, *, asked_by: str | None = None) -> str:
         """The room ID behind an alias. Raises what `locate` raises."""
         if is_room_alias(alias) and get_domain(alias) == self._server_name:
-            return await self._load(alias)
-        return (await self.locate(alias)).room_id
+            return await self._load(alias, asked_by)
+        return (await self.locate(alias, asked_by=asked_by)).room_id
 
-    async def locate(self, alias: str) -> AliasTarget:
+    async def locate(self, alias: str, *, asked_by: str | None = None) -> AliasTarget:
         """The room behind an alias of any server, and servers that are in it.
 
+        `asked_by` is the ID of the application service that asks.
         Raises InvalidParam, NotFound, and 502 M_UNKNOWN where another server has no answer.
         """
         if not is_room_alias(alias):
             raise InvalidParam("Not a room alias")
         if get_domain(alias) != self._server_name:
             return await self._locate_elsewhere(alias)
-        room_id = await self._load(alias)
+        room_id = await self._load(alias, asked_by)
         return AliasTarget(room_id, servers_in(await self._access.access_room(room_id), self._server_name))
 
     async def locate_local(self, alias: str) -> AliasTarget:
         """The same for an alias of this server alone. Raises InvalidParam, NotFound."""
         return await self.locate(self._check(alias))
 
-    async def _load(self, alias: str) -> str:
+    async def _load(self, alias: str, asked_by: str | None) -> str:
         found = await self._rooms.load_alias(alias)
+        if found is None and self.on_missing is not None and await self.on_missing(alias, asked_by):
+            found = await self._rooms.load_alias(alias)
         if found is None:
             raise NotFound("No such room alias")
         return found[0]
@@ -125,32 +144,74 @@ class Aliases:
         finally:
             self._reserved.discard(alias)
 
-    async def create(self, user_id: str, alias: str, room_id: str) -> None:
-        """Points a new alias at a room that the user is in. Raises InvalidParam, Forbidden, 409 M_UNKNOWN."""
+    def check_may_have(self, requester: Requester, alias: str) -> None:
+        """Keeps people out of the namespaces of application services, and those in theirs. Raises M_EXCLUSIVE.
+
+        https://spec.matrix.org/v1.19/application-service-api/#server-admin-style-permissions
+        """
+        if not self._may_have(requester.appservice, requester.user_id, alias):
+            raise MatrixError(400, "M_EXCLUSIVE", "The alias is reserved, or in no namespace of yours")
+
+    def take_in(self, room: Room, *, added: str = "", removed: str = "") -> None:
+        """Takes in that a room has another alias, or has one no more."""
+        if added:
+            room.aliases.add(added)
+        room.aliases.discard(removed)
+        if self.on_changed is not None:
+            self.on_changed(room)
+
+    async def create(self, requester: Requester, alias: str, room_id: str) -> None:
+        """Points a new alias at a room that the user is in.
+
+        Raises InvalidParam, Forbidden, M_EXCLUSIVE, 409 M_UNKNOWN.
+        """
         self._check(alias)
-        room = await self._access.access_joined_room(user_id, room_id)
+        self.check_may_have(requester, alias)
+        room = await self._access.access_joined_room(requester.user_id, room_id)
         try:
             async with self.reserved(alias):
                 writes = Writes()
-                writes.aliases.append(AliasRow(alias, room.room, user_id))
-                await self._stream.submit(self._stream.next_position(), writes, lambda: None)
+                writes.aliases.append(AliasRow(alias, room.room, requester.user_id))
+                position = self._stream.next_position()
+                room.pending += 1  # it stays in memory until it knows its alias
+                await self._stream.submit(
+                    position, writes, lambda: self._publish(room, alias), lambda: self._publish(room, "")
+                )
         except MatrixError as error:
             if error.errcode != "M_ROOM_IN_USE":
                 raise
             raise MatrixError(409, "M_UNKNOWN", "The alias is taken") from None
 
-    async def delete(self, user_id: str, is_admin: bool, alias: str) -> None:
-        """Removes an alias: its maker may, an administrator, and who may set the room's canonical alias."""
+    def _publish(self, room: Room, added: str) -> None:
+        room.pending -= 1
+        if added:
+            self.take_in(room, added=added)
+
+    async def delete(self, requester: Requester, alias: str) -> None:
+        """Removes an alias: its maker may, an administrator, and who may set the room's canonical alias.
+
+        An application service may if the alias is in its namespace; if that is exclusive, of the others only an
+        administrator may. Raises InvalidParam, NotFound, Forbidden, M_EXCLUSIVE.
+        """
         self._check(alias)
+        user_id = requester.user_id
+        if not requester.is_admin:
+            self.check_may_have(requester, alias)
         found = await self._rooms.load_alias(alias)
         if found is None:
             raise NotFound("No such room alias")
         room_id, creator = found
-        if user_id != creator and not is_admin:
+        if user_id != creator and not requester.is_admin and requester.appservice is None:
             room = await self._access.access_joined_room(user_id, room_id)
             if not may_set_aliases(room, user_id):
                 raise Forbidden("You may not remove this alias")
-        await self._rooms.delete_alias(alias)
+        room = await self._access.access_room(room_id)
+        room.pending += 1
+        try:
+            await self._rooms.delete_alias(alias)
+            self.take_in(room, removed=alias)
+        finally:
+            room.pending -= 1
 
     async def of_room(self, user_id: str, room_id: str) -> list[str]:
         """A room's local aliases, for those who may read the room."""

@@ -38,7 +38,8 @@ from storage.stream import Writes
 class Draft:
     """An event to be made. `device` and `txn_id` are the sending device's; `target` is what a redaction redacts.
 
-    `thread` is that of the event it relates to, where it does not say itself which thread it is in.
+    `thread` is that of the event it relates to, where it does not say itself which thread it is in. `ts` is its time
+    in milliseconds, None for now.
     """
 
     type: str
@@ -50,6 +51,7 @@ class Draft:
     device: int | None = None
     txn_id: str | None = None
     thread: str | None = None
+    ts: int | None = None
 
 
 class Authoring:
@@ -180,7 +182,7 @@ class Authoring:
                 prev_events=[extremity.reference for extremity in room.tip.extremities[-MAX_PREV_EVENTS:]],
                 auth_events=[event.pdu.reference for event in auth_events],
                 depth=room.tip.depth + 1,
-                origin_server_ts=self._clock(),
+                origin_server_ts=self._clock() if draft.ts is None else draft.ts,
                 server_name=self._server_name,
                 signing_key=self._signing_key,
                 redacts=draft.redacts,

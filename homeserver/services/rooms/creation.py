@@ -116,7 +116,10 @@ class Creation:
             Draft("m.room.member", creator, join, creator),
             Draft("m.room.power_levels", creator, _power_levels(options, version, preset, content, creator), ""),
         ]
-        alias = self._aliases.full_alias(options.room_alias_name) if options.room_alias_name is not None else None
+        alias = None
+        if options.room_alias_name is not None:
+            alias = self._aliases.full_alias(options.room_alias_name)
+            self._aliases.check_may_have(requester, alias)
         drafts += _state_drafts(options, creator, preset, alias)
         room_id = "" if version.room_id_is_create_event_hash else f"!{secrets.token_urlsafe(18)}:{self._server_name}"
         if alias is None:
@@ -164,6 +167,7 @@ class Creation:
         writes.rooms.append(RoomRow(room.room, room.room_id, version.identifier, creator, is_public))
         if alias is not None:
             writes.aliases.append(AliasRow(alias, room.room, creator))
+            room.aliases.add(alias)  # before its first events are told to those whom the alias interests
         self._registry.add(room)
         await done
         return room.room_id

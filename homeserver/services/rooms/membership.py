@@ -49,7 +49,8 @@ class RemoteMembership(Protocol):
 class Membership:
     """Changes who is in a room. The rules decide; what is checked here is what the rules leave open.
 
-    `remote` reaches beyond this server; `on_joined` is told of each join, once it is durable.
+    `remote` reaches beyond this server; `on_joined` is told of each join, once it is durable; `on_missing` is asked for
+    users to invite who are not there, and tells whether they are by now.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Membership:
         self._server_name = server_name
         self.remote: RemoteMembership
         self.on_joined: Callable[[str, Room], Awaitable[None]] | None = None
+        self.on_missing: Callable[[str], Awaitable[bool]] | None = None
 
     async def join(self, user_id: str, room_id: str, reason: str | None, servers: Sequence[str] = ()) -> None:
         """Joins a room, through other `servers` if this one is not in it; nothing happens to one who is there already.
@@ -112,14 +114,18 @@ class Membership:
         """Whether a user is not in a room now. Raises NotFound."""
         return (await self._access.access_room(room_id)).tip_membership(user_id) != "join"
 
-    async def set_own(self, requester: Requester, room_id: str, content: dict[str, Any]) -> str:
-        """Sets one's own membership by an m.room.member event as it is; returns the event ID.
+    async def set_own(
+        self, requester: Requester, room_id: str, content: dict[str, Any], *, ts: int | None = None
+    ) -> str:
+        """Sets one's own membership by an m.room.member event as it is; returns the event ID. `ts` is its time.
 
         Raises NotFound, or Forbidden for what the rules do not allow.
         """
         room = await self._access.access_room(room_id)
         was_outside = room.tip_membership(requester.user_id) != "join"
-        event_id = await self._sending.send_state(requester, room_id, "m.room.member", requester.user_id, content)
+        event_id = await self._sending.send_state(
+            requester, room_id, "m.room.member", requester.user_id, content, ts=ts
+        )
         if was_outside and content.get("membership") == "join" and self.on_joined is not None:
             await self.on_joined(requester.user_id, room)
         return event_id
@@ -198,6 +204,8 @@ class Membership:
         Raises NotFound when there is no such user, MatrixError (403 M_INVITE_BLOCKED).
         """
         account = await self._accounts.load_user(user_id)
+        if account is None and self.on_missing is not None and await self.on_missing(user_id):
+            account = await self._accounts.load_user(user_id)
         if account is None or account.deactivated:
             raise NotFound("No such user")
         # https://spec.matrix.org/v1.19/client-server-api/#invite-permission

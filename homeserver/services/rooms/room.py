@@ -143,6 +143,7 @@ class Room:
         self.receipts: dict[tuple[str, str, str], ReceiptRow] | None = None
         self.receipts_of: dict[str, set[tuple[str, str, str]]] = {}
         self.receipts_position = 0
+        self.aliases: set[str] = set()
         self.unread: dict[str, UnreadCounts] = {}
         self.ignoring: set[str] = set()
         self.shared_section: tuple[tuple[int, int], bytes] = ((0, 0), b"")

@@ -73,18 +73,25 @@ class Sending:
         raise MatrixError(503, "M_LIMIT_EXCEEDED", "The server is overloaded", {"retry_after_ms": 1000})
 
     async def send_message(
-        self, requester: Requester, room_id: str, event_type: str, content: dict[str, Any], txn_id: str
+        self,
+        requester: Requester,
+        room_id: str,
+        event_type: str,
+        content: dict[str, Any],
+        txn_id: str,
+        *,
+        ts: int | None = None,
     ) -> str:
-        """Sends a message event, once for each transaction ID; returns its event ID."""
+        """Sends a message event, once for each transaction ID; returns its event ID. `ts` is its time, None for now."""
         if event_type == "m.room.redaction":
             redacts = content.get("redacts")
             if not isinstance(redacts, str):
                 raise BadJson("redacts must be an event ID")
-            return await self.redact(requester, room_id, redacts, content, txn_id)
+            return await self.redact(requester, room_id, redacts, content, txn_id, ts=ts)
 
         async def send() -> str:
             room = await self._access.access_joined_room(requester.user_id, room_id)
-            draft = Draft(event_type, requester.user_id, content, device=requester.device, txn_id=txn_id)
+            draft = Draft(event_type, requester.user_id, content, device=requester.device, txn_id=txn_id, ts=ts)
             if (relation := kept_relation(event_type, None, content)) is not None:
                 await self._check_relation(room, requester.user_id, event_type, relation)
                 draft.thread = await self._threads.thread_of_child(room, relation)
@@ -119,7 +126,14 @@ class Sending:
                     raise MatrixError(400, "M_DUPLICATE_ANNOTATION", "You have annotated the event with this already")
 
     async def redact(
-        self, requester: Requester, room_id: str, event_id: str, content: dict[str, Any], txn_id: str
+        self,
+        requester: Requester,
+        room_id: str,
+        event_id: str,
+        content: dict[str, Any],
+        txn_id: str,
+        *,
+        ts: int | None = None,
     ) -> str:
         """Redacts an event, once for each transaction ID; returns the redaction's event ID.
 
@@ -145,6 +159,7 @@ class Sending:
                         target=target if target.redacted_by is None else None,
                         device=requester.device,
                         txn_id=txn_id,
+                        ts=ts,
                     ),
                 )
 
@@ -156,11 +171,19 @@ class Sending:
         return await self._transactions.once(requester.device, f"{room_id}/redact/{event_id}", txn_id, is_same, send)
 
     async def send_state(
-        self, requester: Requester, room_id: str, event_type: str, state_key: str, content: dict[str, Any]
+        self,
+        requester: Requester,
+        room_id: str,
+        event_type: str,
+        state_key: str,
+        content: dict[str, Any],
+        *,
+        ts: int | None = None,
     ) -> str:
         """Sets state; returns the event ID, that of the current event when it has the very same content.
 
-        One's own membership is for the rules alone to judge: all else takes being in the room.
+        `ts` is the new event's time, None for now. One's own membership is for the rules alone to judge: all else takes
+        being in the room.
         """
         if (event_type, state_key) == ("m.room.member", requester.user_id):
             room = await self._access.access_room(room_id)
@@ -169,7 +192,7 @@ class Sending:
         current = await self._current(room, (event_type, state_key))
         if current is not None and current.pdu.sender == requester.user_id and _same(current.pdu.content, content):
             return current.event_id
-        draft = Draft(event_type, requester.user_id, content, state_key, device=requester.device)
+        draft = Draft(event_type, requester.user_id, content, state_key, device=requester.device, ts=ts)
         return (await self.author(room, lambda _: (draft,)))[0].event_id
 
     async def _current(self, room: Room, key: tuple[str, str]) -> StoredEvent | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from homeserver.services.accounts.sessions import Requester
@@ -56,7 +56,10 @@ MAX_LOADS = 8
 
 
 class Upgrades:
-    """Upgrades rooms."""
+    """Upgrades rooms.
+
+    `on_aliases_changed` is told of rooms whose aliases lead elsewhere now.
+    """
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Upgrades:
         self._room_tags = room_tags
         self._missing = missing
         self._server_name = server_name
+        self.on_aliases_changed: Callable[[Room], None] | None = None
 
     async def upgrade(
         self, requester: Requester, room_id: str, new_version: str, additional_creators: Sequence[str]
@@ -133,7 +137,11 @@ class Upgrades:
         writes.rooms.append(RoomRow(new.room, new.room_id, version.identifier, user_id, False))
         writes.replacements.append(ReplacementRow(room.room, new.room))
         self._registry.add(new)
+        new.aliases.update(room.aliases)  # before its first events are told to those whom they interest
         await done
+        room.aliases.clear()
+        if self.on_aliases_changed is not None:
+            self.on_aliases_changed(room)
         await self._room_tags.follow(user_id, new)
         return new.room_id
 

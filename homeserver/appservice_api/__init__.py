@@ -1,0 +1,1 @@
+"""The network that application services are reached over."""

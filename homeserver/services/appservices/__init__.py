@@ -1,0 +1,1 @@
+"""Application services: https://spec.matrix.org/v1.19/application-service-api/"""
