@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from homeserver.appservice_api.client import HttpServiceClient
+from homeserver.building import build_server
 from homeserver.http.context import Server
 from homeserver.http.push_gateway import HttpPushGateway
-from homeserver.main import build_server
 from homeserver.services.accounts.sessions import Requester
 from homeserver.services.errors import MatrixError
 from homeserver.services.notifier import Notifier
