@@ -383,7 +383,8 @@ async def build_server(
             transport=network.transport,
             key_ring=network.keys,
             backoff=network.destinations,
-            max_concurrent_destinations=config.federation.max_concurrent_destinations,
+            metrics=metrics,
+            options=config.federation,
             stream=stream,
             notifier=notifier,
             changes=changes,
@@ -553,6 +554,7 @@ async def _clean_forever(server: Server) -> None:
         try:
             await server.to_device.clean()
             await server.device_keys.clean()
+            await server.federation.sender.clean()
         except CONNECTION_ERRORS as error:
             log.warning("not cleaned up, trying again later", error=repr(error))
 
