@@ -400,6 +400,9 @@ async def build_server(
             event_rows=event_rows,
             snapshots=snapshots,
             repository=FederationRepository(pool),
+            typing=typing,
+            receipts=receipts,
+            presence=presence,
         )
     )
     await federation.receiving.open()
@@ -530,6 +533,7 @@ async def running(
             server.media.retention.clean_forever(),
             server.appservices.registrations.follow_forever(),
             server.appservices.deliveries.save_forever(),
+            server.federation.outgoing_edus.flush_forever(),
         ):
             stack.push_async_callback(_cancel, _background(loop))
         stack.push_async_callback(server.appservices.deliveries.stop)
