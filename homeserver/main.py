@@ -405,6 +405,7 @@ async def build_server(
             presence=presence,
             device_keys=device_keys,
             device_lists=device_lists,
+            device_list_rows=device_list_rows,
             to_device=to_device,
         )
     )
