@@ -350,7 +350,8 @@ async def build_server(
             transport=network.transport,
             key_ring=network.keys,
             backoff=network.destinations,
-            max_concurrent_destinations=config.federation.max_concurrent_destinations,
+            metrics=metrics,
+            options=config.federation,
             stream=stream,
             notifier=notifier,
             changes=changes,
@@ -366,6 +367,13 @@ async def build_server(
             event_rows=event_rows,
             snapshots=snapshots,
             repository=FederationRepository(pool),
+            typing=typing,
+            receipts=receipts,
+            presence=presence,
+            device_keys=device_keys,
+            device_lists=device_lists,
+            device_list_rows=device_list_rows,
+            to_device=to_device,
         )
     )
     await federation.receiving.open()

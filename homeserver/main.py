@@ -90,6 +90,7 @@ async def running(
             server.media.retention.clean_forever(),
             server.appservices.registrations.follow_forever(),
             server.appservices.deliveries.save_forever(),
+            server.federation.outgoing_edus.flush_forever(),
         ):
             stack.push_async_callback(_cancel, _background(loop))
         stack.push_async_callback(server.appservices.deliveries.stop)
@@ -114,6 +115,7 @@ async def _clean_forever(server: Server) -> None:
         try:
             await server.to_device.clean()
             await server.device_keys.clean()
+            await server.federation.sender.clean()
         except CONNECTION_ERRORS as error:
             log.warning("not cleaned up, trying again later", error=repr(error))
 

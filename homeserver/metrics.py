@@ -26,6 +26,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _COMMIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 _PUSH_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 86400.0)
+_SEND_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0, 3600.0, 86400.0)
 _BATCH_EVENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 # Twice the lines, for a time that nobody looks at.
@@ -100,8 +101,33 @@ class Metrics:
         )
         self.sync_waiting = Gauge("sync_waiting", "Sync requests that wait for news.", registry=registry)
         self.sync_woken = Counter("sync_woken_total", "Waiting sync requests that news woke.", registry=registry)
+        self.database_pool_in_use = Gauge(
+            "database_pool_in_use", "Database connections that are at work.", registry=registry
+        )
+        self._count_federation(registry)
+        self._count_deliveries(registry)
+        self._count_media(registry)
+
+    def _count_federation(self, registry: CollectorRegistry) -> None:
         self.federation_requests = Counter(
             "federation_requests_total", "Requests to other servers.", ("outcome",), registry=registry
+        )
+        self.federation_transactions = Counter(
+            "federation_transactions_total", "Tries to send a transaction to a server.", ("outcome",), registry=registry
+        )
+        self.federation_sent = Counter(
+            "federation_sent_total", "What other servers were sent and took.", ("kind",), registry=registry
+        )
+        self.federation_send_seconds = Histogram(
+            "federation_send_seconds",
+            "Time from when something was to be sent to a server to its answer.",
+            buckets=_SEND_SECONDS,
+            registry=registry,
+        )
+        self.federation_destinations_behind = Gauge(
+            "federation_destinations_behind",
+            "Servers that something waits for which do not take it.",
+            registry=registry,
         )
         self.server_key_fetches = Counter(
             "server_key_fetches_total",
@@ -109,6 +135,8 @@ class Metrics:
             ("source", "outcome"),
             registry=registry,
         )
+
+    def _count_deliveries(self, registry: CollectorRegistry) -> None:
         self.pushes = Counter(
             "pushes_total", "Pushes to gateways, by what became of them.", labelnames=("result",), registry=registry
         )
@@ -116,17 +144,6 @@ class Metrics:
             "push_lag_seconds", "Time from an event to its push.", buckets=_PUSH_SECONDS, registry=registry
         )
         self.push_pending = Gauge("push_pending", "Events not yet looked at for pushes.", registry=registry)
-        self.database_pool_in_use = Gauge(
-            "database_pool_in_use", "Database connections that are at work.", registry=registry
-        )
-        self.media_bytes = Counter("media_bytes_total", "Bytes of files.", ("direction",), registry=registry)
-        self.media_thumbnails = Counter(
-            "media_thumbnails_total", "Thumbnails that were asked for.", ("result",), registry=registry
-        )
-        self.media_fetches = Counter(
-            "media_fetches_total", "Files of other servers that were not here.", ("result",), registry=registry
-        )
-
         self.appservice_transactions = Counter(
             "appservice_transactions_total",
             "Transactions that an application service took.",
@@ -144,6 +161,15 @@ class Metrics:
             "For how long the oldest thing has waited that an application service was not told.",
             ("service",),
             registry=registry,
+        )
+
+    def _count_media(self, registry: CollectorRegistry) -> None:
+        self.media_bytes = Counter("media_bytes_total", "Bytes of files.", ("direction",), registry=registry)
+        self.media_thumbnails = Counter(
+            "media_thumbnails_total", "Thumbnails that were asked for.", ("result",), registry=registry
+        )
+        self.media_fetches = Counter(
+            "media_fetches_total", "Files of other servers that were not here.", ("result",), registry=registry
         )
 
     def observe_request(self, operation: str, status: int, seconds: float) -> None:

@@ -9,7 +9,8 @@ CREATE TABLE moved_events (
 
 -- Events that are for this server to send to the others in their rooms.
 CREATE TABLE outgoing_events (
-    position        bigint PRIMARY KEY
+    position        bigint PRIMARY KEY,
+    added_ts        bigint NOT NULL DEFAULT (extract(epoch FROM now()) * 1000)::bigint
 );
 
 -- Redactions of events that were not known when they came.
@@ -41,7 +42,16 @@ CREATE TABLE outgoing_edus (
     destination     text NOT NULL,
     position        bigint NOT NULL,
     edu             bytea NOT NULL,
+    added_ts        bigint NOT NULL DEFAULT (extract(epoch FROM now()) * 1000)::bigint,
     PRIMARY KEY (destination, position)
+);
+
+-- What other servers were told last of the devices of users here.
+CREATE TABLE announced_devices (
+    user_id         text NOT NULL,
+    device_id       text NOT NULL,              -- empty for the user's own keys
+    hash            bytea NOT NULL,
+    PRIMARY KEY (user_id, device_id)
 );
 
 -- The rooms in which a server has members.

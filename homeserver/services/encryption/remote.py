@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
+from homeserver.services.rooms.user_rooms import UserRoom
 from storage.stream import Writes
 
-
-class RemoteFailure(Exception):
-    """Another server could not be asked; the message is for the client."""
+C = TypeVar("C")
 
 
 class RemoteKeys(Protocol):
-    """Asks other servers for their users' keys. Both raise RemoteFailure, and check nothing of what comes back."""
+    """Asks other servers for their users' keys. Both raise `RemoteFailure`, and check nothing of what comes back."""
 
     async def query(self, server: str, wanted: Mapping[str, Sequence[str]], *, timeout_ms: int) -> dict[str, Any]:
         """The answer to a query for user ID -> device IDs, none for all.
@@ -34,11 +33,35 @@ class RemoteDevices(Protocol):
     """Carries messages to devices of other servers' users."""
 
     def add(
-        self, writes: Writes, sender: str, type: str, message_id: str, messages: Mapping[str, Mapping[str, object]]
+        self, writes: Writes, position: int, sender: str, type: str, messages: Mapping[str, Mapping[str, object]]
     ) -> None:
         """Adds to `writes` what makes sure that messages (user ID -> device ID or * -> content) are sent on.
 
-        It is durable together with the messages for local devices.
+        It is durable together with the messages for local devices, at their position.
         https://spec.matrix.org/v1.19/server-server-api/#send-to-device-messaging
         """
+        ...
+
+    def publish(self, writes: Writes) -> None:
+        """Says that `writes` are durable now."""
+        ...
+
+
+class RemoteLists(Protocol[C]):
+    """Tells other servers of changed devices."""
+
+    async def servers(self, user_id: str, rooms: Mapping[str, UserRoom]) -> set[str]:
+        """The other servers in a user's rooms; none for a user of another server."""
+        ...
+
+    async def load(self, user_id: str, servers: set[str]) -> C:
+        """What servers have not been told of a user's devices and keys."""
+        ...
+
+    def add(self, writes: Writes, changes: C, next_position: Callable[[], int]) -> int:
+        """Has changes told, durably, each at a position of its own; returns the last one's, the list's from now on."""
+        ...
+
+    def publish(self, writes: Writes) -> None:
+        """Says that `writes` are durable now."""
         ...

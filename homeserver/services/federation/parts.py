@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from config.schema import Federation
 from homeserver.clock import Clock
+from homeserver.metrics import Metrics
 from homeserver.services.changes import Changes
+from homeserver.services.encryption.device_keys import DeviceKeys
+from homeserver.services.encryption.device_lists import DeviceLists
+from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.federation.backfill import Backfill
+from homeserver.services.federation.edus.device_lists import FederationLists
+from homeserver.services.federation.edus.encryption import (
+    DurableEdus,
+    FederationDevices,
+    FederationKeys,
+    IncomingEncryption,
+)
+from homeserver.services.federation.edus.incoming import IncomingEdus
+from homeserver.services.federation.edus.outgoing import OutgoingEdus
 from homeserver.services.federation.foreign_rooms import ForeignRooms
 from homeserver.services.federation.handshake import Handshake
 from homeserver.services.federation.history import History
@@ -18,9 +32,12 @@ from homeserver.services.federation.missing_events import MissingEvents
 from homeserver.services.federation.outliers import Outliers
 from homeserver.services.federation.receiving import Receiving
 from homeserver.services.federation.resident import Resident
-from homeserver.services.federation.sending.sender import Backoff, Sender
+from homeserver.services.federation.sending.delivery import Backoff
+from homeserver.services.federation.sending.sender import Sender
 from homeserver.services.federation.verification import Verification
 from homeserver.services.notifier import Notifier
+from homeserver.services.presence import Presence
+from homeserver.services.receipts import Receipts
 from homeserver.services.remote import KeyRing, Transport
 from homeserver.services.rooms.acceptance import Acceptance
 from homeserver.services.rooms.access import Access
@@ -32,7 +49,9 @@ from homeserver.services.rooms.missing_state import MissingState
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
+from homeserver.services.typing import Typing
 from matrix.signatures import SigningKey
+from storage.device_lists import DeviceListRepository
 from storage.events import EventRepository
 from storage.federation import FederationRepository
 from storage.rooms import RoomRepository
@@ -49,7 +68,8 @@ class Surroundings:
     transport: Transport
     key_ring: KeyRing
     backoff: Backoff
-    max_concurrent_destinations: int
+    metrics: Metrics
+    options: Federation
     stream: Stream
     notifier: Notifier
     changes: Changes
@@ -65,6 +85,13 @@ class Surroundings:
     event_rows: EventRepository
     snapshots: SnapshotRepository
     repository: FederationRepository
+    typing: Typing
+    receipts: Receipts
+    presence: Presence
+    device_keys: DeviceKeys
+    device_lists: DeviceLists
+    device_list_rows: DeviceListRepository
+    to_device: ToDevice
 
 
 class RemoteRooms:
@@ -91,6 +118,8 @@ class FederationParts:
     history: History
     backfill: Backfill
     sender: Sender
+    incoming_edus: IncomingEdus
+    outgoing_edus: OutgoingEdus
     branches: Branches
     verification: Verification
     missing_events: MissingEvents
@@ -150,15 +179,35 @@ def build_federation(around: Surroundings) -> FederationParts:
         around.backoff,
         around.repository,
         around.events,
+        around.metrics,
         around.clock,
+        around.options,
         server_name=around.server_name,
-        max_concurrent_destinations=around.max_concurrent_destinations,
     )
     around.acceptance.outgoing_observers.append(sender.on_outgoing)
+    outgoing_edus = OutgoingEdus(sender)
+    around.typing.local_observers.append(outgoing_edus.on_typing)
+    around.receipts.observers.append(outgoing_edus.on_receipt)
+    around.presence.local_observers.append(outgoing_edus.on_presence)
+    incoming_edus = IncomingEdus(around.registry, around.typing, around.receipts, around.presence)
+    incoming_encryption = IncomingEncryption(
+        around.to_device, around.device_lists, around.user_rooms, server_name=around.server_name
+    )
+    incoming_edus.handlers |= incoming_encryption.handlers
+    if around.options.enabled:
+        around.device_keys.remote = FederationKeys(around.transport)
+        around.to_device.remote = FederationDevices(sender)
+        around.device_lists.remote = FederationLists(
+            around.device_list_rows,
+            around.registry,
+            around.device_keys,
+            DurableEdus(sender),
+            server_name=around.server_name,
+        )
     around.membership.remote = RemoteRooms(joining, inviting)
     return FederationParts(
         incoming=incoming,
-        transactions=IncomingTransactions(incoming, around.repository, around.clock),
+        transactions=IncomingTransactions(incoming, incoming_edus, around.repository, around.clock),
         receiving=receiving,
         resident=resident,
         inviting=inviting,
@@ -168,6 +217,8 @@ def build_federation(around: Surroundings) -> FederationParts:
             around.stream, around.events, around.event_rows, around.transport, verification, missing_events
         ),
         sender=sender,
+        incoming_edus=incoming_edus,
+        outgoing_edus=outgoing_edus,
         branches=branches,
         verification=verification,
         missing_events=missing_events,
