@@ -300,6 +300,11 @@ class Federation:
     max_retry_interval_ms: int = option(
         3600 * 1000, "Longest wait before a server that is down is tried again.", minimum=1000
     )
+    keep_unsent_ms: int = option(
+        30 * 24 * 3600 * 1000,
+        "How long what a server that is down was not sent is kept for it: it fetches older events itself.",
+        minimum=60_000,
+    )
     max_request_bytes: int = option(16 * 1024 * 1024, "Largest request body taken from a server.", minimum=65_536)
     max_response_bytes: int = option(128 * 1024 * 1024, "Largest answer read from a server.", minimum=65_536)
 

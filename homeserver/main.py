@@ -114,6 +114,7 @@ async def _clean_forever(server: Server) -> None:
         try:
             await server.to_device.clean()
             await server.device_keys.clean()
+            await server.federation.sender.clean()
         except CONNECTION_ERRORS as error:
             log.warning("not cleaned up, trying again later", error=repr(error))
 

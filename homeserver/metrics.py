@@ -26,6 +26,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _COMMIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 _PUSH_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 86400.0)
+_SEND_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0, 3600.0, 86400.0)
 _BATCH_EVENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 # Twice the lines, for a time that nobody looks at.
@@ -102,6 +103,23 @@ class Metrics:
         self.sync_woken = Counter("sync_woken_total", "Waiting sync requests that news woke.", registry=registry)
         self.federation_requests = Counter(
             "federation_requests_total", "Requests to other servers.", ("outcome",), registry=registry
+        )
+        self.federation_transactions = Counter(
+            "federation_transactions_total", "Tries to send a transaction to a server.", ("outcome",), registry=registry
+        )
+        self.federation_sent = Counter(
+            "federation_sent_total", "What other servers were sent and took.", ("kind",), registry=registry
+        )
+        self.federation_send_seconds = Histogram(
+            "federation_send_seconds",
+            "Time from when something was to be sent to a server to its answer.",
+            buckets=_SEND_SECONDS,
+            registry=registry,
+        )
+        self.federation_destinations_behind = Gauge(
+            "federation_destinations_behind",
+            "Servers that something waits for which do not take it.",
+            registry=registry,
         )
         self.server_key_fetches = Counter(
             "server_key_fetches_total",

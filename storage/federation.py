@@ -50,18 +50,40 @@ INSERT_DESTINATIONS = """
 INSERT INTO destination_positions (destination, position) SELECT * FROM unnest($1::text[], $2::bigint[])
 ON CONFLICT DO NOTHING
 """
-DESTINATIONS = "SELECT destination, position FROM destination_positions"
-
-# Events for a destination after a position, in rooms that it may know: the newest, at most so many.
+# Who lacks events: by the newest that is for each server, in rooms that it is in, and of those that showed it out.
+DESTINATIONS_BEHIND = """
+WITH outgoing AS (SELECT o.position, e.room FROM outgoing_events o JOIN events e USING (position)),
+newest AS (SELECT room, max(position) AS position FROM outgoing GROUP BY room),
+due AS (
+    SELECT substr(m.user_id, strpos(m.user_id, ':') + 1) AS destination, n.position
+    FROM newest n JOIN memberships m USING (room) WHERE m.membership = 'join'
+    UNION ALL SELECT substr(m.user_id, strpos(m.user_id, ':') + 1), o.position
+    FROM outgoing o JOIN memberships m USING (room, position) WHERE m.membership IN ('leave', 'ban')
+)
+SELECT destination, coalesce(d.position, 0) AS position, max(due.position) AS newest
+FROM due LEFT JOIN destination_positions d USING (destination)
+GROUP BY destination, d.position HAVING max(due.position) > coalesce(d.position, 0)
+"""
+# Events for a destination after a position: in rooms that it is in, and those that showed it out.
 OUTGOING_EVENTS = """
-SELECT o.position, e.room FROM outgoing_events o JOIN events e USING (position)
-WHERE o.position > $1 AND e.room = ANY($2::int[]) ORDER BY o.position LIMIT $3
+FROM outgoing_events o JOIN events e USING (position)
+WHERE o.position > $1 AND (
+    EXISTS (SELECT FROM memberships m WHERE m.room = e.room AND m.membership = 'join'
+        AND substr(m.user_id, strpos(m.user_id, ':') + 1) = $2)
+    OR EXISTS (SELECT FROM memberships m WHERE m.room = e.room AND m.position = o.position
+        AND m.membership IN ('leave', 'ban') AND substr(m.user_id, strpos(m.user_id, ':') + 1) = $2))
 """
-ROOMS_OF_SERVER = """
-SELECT DISTINCT room FROM memberships WHERE membership = 'join' AND substr(user_id, strpos(user_id, ':') + 1) = $1
+OLDEST_OUTGOING = f"SELECT o.position {OUTGOING_EVENTS} ORDER BY o.position LIMIT $3"
+NEWEST_OF_ROOMS = (
+    f"SELECT max(o.position) AS position {OUTGOING_EVENTS} AND o.position <= $3 GROUP BY e.room ORDER BY 1 DESC"
+)
+ADVANCE_OTHERS = """
+UPDATE destination_positions SET position = $2 WHERE position < $2 AND destination <> ALL($1::text[])
 """
-LAST_OUTGOING = "SELECT coalesce(max(position), 0) FROM outgoing_events"
-PRUNE_OUTGOING = "DELETE FROM outgoing_events WHERE position <= $1"
+PRUNE_OUTGOING = """
+DELETE FROM outgoing_events WHERE added_ts < $1 OR position <= (SELECT min(position) FROM destination_positions)
+"""
+PRUNE_OUTGOING_EDUS = "DELETE FROM outgoing_edus WHERE added_ts < $1"
 
 RECEIVED_ANSWER = "SELECT answer FROM received_transactions WHERE origin = $1 AND transaction_id = $2"
 INSERT_RECEIVED = """
@@ -81,6 +103,14 @@ class DestinationRow(NamedTuple):
 
     destination: str
     position: int
+
+
+class DestinationBehind(NamedTuple):
+    """A server that has events up to `position`, and not the newest that is for it."""
+
+    destination: str
+    position: int
+    newest: int
 
 
 async def insert_destinations(connection: asyncpg.Connection, rows: Sequence[DestinationRow]) -> None:
@@ -126,30 +156,30 @@ class FederationRepository:
         """The IDs of events whose redactions came before them."""
         return {row["redacts"] for row in await self._pool.fetch(AWAITED, limit)}
 
-    async def load_destinations(self) -> dict[str, int]:
-        """Destination -> the position up to which it was sent events."""
-        return {row["destination"]: row["position"] for row in await self._pool.fetch(DESTINATIONS)}
+    async def load_destinations_behind(self) -> list[DestinationBehind]:
+        """The destinations that lack events; one of which nothing is known lacks all of them."""
+        return [DestinationBehind(*row) for row in await self._pool.fetch(DESTINATIONS_BEHIND)]
 
     async def persist_destinations(self, positions: Mapping[str, int]) -> None:
         """Notes how far destinations have got."""
         await self._pool.execute(UPSERT_DESTINATIONS, list(positions), list(positions.values()))
 
-    async def load_rooms_of_server(self, server_name: str) -> list[int]:
-        """The rooms in which a server has joined members."""
-        return [row["room"] for row in await self._pool.fetch(ROOMS_OF_SERVER, server_name)]
+    async def load_outgoing(self, destination: str, after: int, *, limit: int) -> list[int]:
+        """The positions of events that a destination is to be sent, oldest first."""
+        return [row["position"] for row in await self._pool.fetch(OLDEST_OUTGOING, after, destination, limit)]
 
-    async def load_outgoing(self, after: int, rooms: Sequence[int], *, limit: int) -> list[tuple[int, int]]:
-        """(position, room) of events that are to be sent, oldest first."""
-        rows = await self._pool.fetch(OUTGOING_EVENTS, after, list(rooms), limit)
-        return [(row["position"], row["room"]) for row in rows]
+    async def load_newest_outgoing(self, destination: str, after: int, *, up_to: int) -> list[int]:
+        """The position of the newest of these events of each room, newest first."""
+        return [row["position"] for row in await self._pool.fetch(NEWEST_OF_ROOMS, after, destination, up_to)]
 
-    async def load_last_outgoing(self) -> int:
-        """The position of the newest event that is to be sent."""
-        return int(await self._pool.fetchval(LAST_OUTGOING))
+    async def advance_others(self, lacking: Sequence[str], position: int) -> None:
+        """Notes that all destinations but these have everything up to a position."""
+        await self._pool.execute(ADVANCE_OTHERS, list(lacking), position)
 
-    async def prune_outgoing(self, up_to: int) -> None:
-        """Forgets which events were to be sent, up to a position that all destinations have passed."""
-        await self._pool.execute(PRUNE_OUTGOING, up_to)
+    async def prune_outgoing(self, before_ts: int) -> None:
+        """Forgets which events were to be sent, where all have them, and what was to be sent before a time (ms)."""
+        await self._pool.execute(PRUNE_OUTGOING, before_ts)
+        await self._pool.execute(PRUNE_OUTGOING_EDUS, before_ts)
 
     async def load_outgoing_edus(self, destination: str, after: int, *, limit: int) -> list[OutgoingEdu]:
         """The EDUs that wait for a destination, oldest first."""

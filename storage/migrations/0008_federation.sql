@@ -9,7 +9,8 @@ CREATE TABLE moved_events (
 
 -- Events that are for this server to send to the others in their rooms.
 CREATE TABLE outgoing_events (
-    position        bigint PRIMARY KEY
+    position        bigint PRIMARY KEY,
+    added_ts        bigint NOT NULL DEFAULT (extract(epoch FROM now()) * 1000)::bigint
 );
 
 -- Redactions of events that were not known when they came.
@@ -41,6 +42,7 @@ CREATE TABLE outgoing_edus (
     destination     text NOT NULL,
     position        bigint NOT NULL,
     edu             bytea NOT NULL,
+    added_ts        bigint NOT NULL DEFAULT (extract(epoch FROM now()) * 1000)::bigint,
     PRIMARY KEY (destination, position)
 );
 

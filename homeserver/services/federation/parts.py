@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from config.schema import Federation
 from homeserver.clock import Clock
+from homeserver.metrics import Metrics
 from homeserver.services.changes import Changes
 from homeserver.services.federation.backfill import Backfill
 from homeserver.services.federation.foreign_rooms import ForeignRooms
@@ -18,7 +20,8 @@ from homeserver.services.federation.missing_events import MissingEvents
 from homeserver.services.federation.outliers import Outliers
 from homeserver.services.federation.receiving import Receiving
 from homeserver.services.federation.resident import Resident
-from homeserver.services.federation.sending.sender import Backoff, Sender
+from homeserver.services.federation.sending.delivery import Backoff
+from homeserver.services.federation.sending.sender import Sender
 from homeserver.services.federation.verification import Verification
 from homeserver.services.notifier import Notifier
 from homeserver.services.remote import KeyRing, Transport
@@ -49,7 +52,8 @@ class Surroundings:
     transport: Transport
     key_ring: KeyRing
     backoff: Backoff
-    max_concurrent_destinations: int
+    metrics: Metrics
+    options: Federation
     stream: Stream
     notifier: Notifier
     changes: Changes
@@ -150,9 +154,10 @@ def build_federation(around: Surroundings) -> FederationParts:
         around.backoff,
         around.repository,
         around.events,
+        around.metrics,
         around.clock,
+        around.options,
         server_name=around.server_name,
-        max_concurrent_destinations=around.max_concurrent_destinations,
     )
     around.acceptance.outgoing_observers.append(sender.on_outgoing)
     around.membership.remote = RemoteRooms(joining, inviting)
