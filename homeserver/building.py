@@ -367,6 +367,9 @@ async def build_server(
             event_rows=event_rows,
             snapshots=snapshots,
             repository=FederationRepository(pool),
+            typing=typing,
+            receipts=receipts,
+            presence=presence,
         )
     )
     await federation.receiving.open()

@@ -90,6 +90,7 @@ async def running(
             server.media.retention.clean_forever(),
             server.appservices.registrations.follow_forever(),
             server.appservices.deliveries.save_forever(),
+            server.federation.outgoing_edus.flush_forever(),
         ):
             stack.push_async_callback(_cancel, _background(loop))
         stack.push_async_callback(server.appservices.deliveries.stop)

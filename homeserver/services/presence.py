@@ -53,6 +53,12 @@ MAX_USERS = 100_000
 MAX_STATUS_BYTES = 1024
 MAX_TOLD = 1000
 """Most users whose presence is told in one answer."""
+REMOTE_MS = 3600 * 1000
+"""For how long a user of another server is what their server said last."""
+MAX_REMOTE_USERS = 50_000
+
+PresenceObserver = Callable[[str, Collection[Room], dict[str, Any]], None]
+"""Called when the presence of a user of this server changes, with those of their rooms that are in memory."""
 
 
 class Shown(NamedTuple):
@@ -66,9 +72,22 @@ class Shown(NamedTuple):
 
 
 class _User:
-    """A user who is or was here: devices (number -> what it says it is, until when), and what is published."""
+    """A user who is or was here: devices (number -> what it says it is, until when), and what is published.
 
-    __slots__ = ("avatar_url", "devices", "displayname", "is_loaded", "last_active", "position", "shown", "status_msg")
+    `told` is what another server has said of its user, until when (ms).
+    """
+
+    __slots__ = (
+        "avatar_url",
+        "devices",
+        "displayname",
+        "is_loaded",
+        "last_active",
+        "position",
+        "shown",
+        "status_msg",
+        "told",
+    )
 
     def __init__(self) -> None:
         self.devices: dict[int, tuple[State, int]] = {}
@@ -79,9 +98,12 @@ class _User:
         self.is_loaded = False
         self.shown = Shown()
         self.position = 0
+        self.told: tuple[Shown, int] | None = None
 
     def as_of(self, now_ms: int) -> Shown:
         """What they are now. One device that is online outweighs all that are not."""
+        if self.told is not None:
+            return self.told[0] if now_ms < self.told[1] else Shown()
         states = {state for state, until in self.devices.values() if until > now_ms}
         idle_ms = now_ms - self.last_active
         state: State = "unavailable" if states & {"online", "unavailable"} else "offline"
@@ -118,6 +140,8 @@ class Presence:
         self._clock = clock
         self._enabled = enabled
         self._users: dict[str, _User] = {}
+        self._remote: set[str] = set()
+        self.observers: list[PresenceObserver] = []
         self._touched: set[str] = set()
         self._joined: set[str] = set()
         self._publishing = asyncio.Lock()
@@ -156,6 +180,25 @@ class Presence:
             self._touched.add(event.pdu.sender)
         if event.pdu.type == "m.room.member" and before != "join" and event.pdu.state_key in room.local_joined:
             self._joined.add(event.pdu.state_key)  # whom the others in the room have not been told of
+
+    async def set_remote(self, user_id: str, shown: Shown, last_active_ago_ms: int) -> None:
+        """Takes in what another server says of its user, if they share a room with somebody here."""
+        if not self._enabled or len((shown.status_msg or "").encode(errors="replace")) > MAX_STATUS_BYTES:
+            return
+        user = self._users.get(user_id)
+        if user is None:
+            if shown.presence == "offline" or len(self._remote) >= MAX_REMOTE_USERS or len(self._users) >= MAX_USERS:
+                return
+            rooms = (await self._user_rooms.load(user_id)).values()
+            if not any(room.membership == "join" for room in rooms):
+                return
+            user = self._users.setdefault(user_id, _User())
+            user.is_loaded = True
+            self._remote.add(user_id)
+        now = self._clock()
+        user.told = (shown, now + REMOTE_MS)
+        user.last_active = min(now, max(0, now - last_active_ago_ms))
+        self._touched.add(user_id)
 
     def on_profile(self, user_id: str, profile: dict[str, Any]) -> None:
         """Notes that a user calls themselves otherwise, which is news of their presence, too.
@@ -207,10 +250,11 @@ class Presence:
         """
         if not self._enabled:
             raise NotFound("Presence is off on this server")
-        await self._profiles.profile(user_id)
+        user = self._users.get(user_id)
+        if user is None or user.told is None:
+            await self._profiles.profile(user_id)
         if not await self._share_a_room(reader, user_id):
             raise Forbidden("You are not allowed to see their presence")
-        user = self._users.get(user_id)
         if user is not None and user.is_loaded:
             return self._content(user)
         status_msg = (await self._repository.load_statuses([user_id])).get(user_id)
@@ -309,9 +353,15 @@ class Presence:
             if shown.presence == "offline":
                 user.devices.clear()
             self._recent.add(position, user_id)
-            for user_room in (self._user_rooms.known(user_id) or {}).values():
-                if user_room.membership == "join" and (room := self._registry.peek(user_room.room_id)) is not None:
-                    rooms.add(room)
+            joined = {
+                room
+                for user_room in (self._user_rooms.known(user_id) or {}).values()
+                if user_room.membership == "join" and (room := self._registry.peek(user_room.room_id)) is not None
+            }
+            rooms |= joined
+            if user.told is None:
+                for tell in self.observers:
+                    tell(user_id, joined, self._content(user))
         self.last_position = position
         self._notifier.mark_users(changed)
         for room in rooms:
@@ -331,6 +381,7 @@ class Presence:
         gone = [user_id for user_id, user in self._users.items() if user.shown.presence == "offline"]
         for user_id in gone[: MAX_USERS // 10]:
             del self._users[user_id]
+            self._remote.discard(user_id)
 
     def _members(self, user_rooms: Iterable[UserRoom]) -> set[str]:
         """Those in rooms (that are in memory) of whom anything is known."""
@@ -340,8 +391,10 @@ class Presence:
                 continue
             if len(room.local_joined) < len(self._users):
                 found.update(other for other in room.local_joined if other in self._users)
+                if room.is_shared:
+                    found.update(other for other in self._remote if room.members.get(other) == "join")
             else:
-                found.update(other for other in self._users if other in room.local_joined)
+                found.update(other for other in self._users if room.members.get(other) == "join")
         return found
 
     async def _share_a_room(self, one: str, other: str) -> bool:

@@ -29,6 +29,9 @@ from storage.user_data import ReceiptRow, UserDataRepository
 READ, READ_PRIVATE, FULLY_READ = "m.read", "m.read.private", "m.fully_read"
 RECEIPT_TYPES = (READ, READ_PRIVATE, FULLY_READ)
 
+ReceiptObserver = Callable[[Room, ReceiptRow], None]
+"""Called for each receipt that is published."""
+
 
 class Receipts:
     """Moves receipts forward, and tells members' unread counts. `observers` are told of each receipt."""
@@ -58,7 +61,7 @@ class Receipts:
         self._counting = counting
         self._loading: dict[int, asyncio.Task[None]] = {}
         self.on_read: Callable[[str, str], None] = lambda _user_id, _room_id: None
-        self.observers: list[Callable[[Room, ReceiptRow], None]] = []
+        self.observers: list[ReceiptObserver] = []
 
     async def set_markers(
         self, user_id: str, room_id: str, markers: dict[str, str], *, thread_id: str | None = None
@@ -84,7 +87,19 @@ class Receipts:
             else:
                 await self._move(room, user_id, type, thread_id or "", events[event_id])
 
-    async def _move(self, room: Room, user_id: str, type: str, thread_id: str, event: StoredEvent) -> None:
+    async def set_remote(self, room: Room, user_id: str, event_id: str, *, thread_id: str | None, ts: int) -> None:
+        """Takes in what a member on another server has read, and when (ms); what is no receipt changes nothing."""
+        if thread_id is not None and thread_id != MAIN_THREAD and not is_event_id(thread_id):
+            return
+        event = (await self._events.load_ids([event_id])).get(event_id)
+        if event is None or event.room != room.room or event.kind != EventKind.TIMELINE:
+            return
+        if thread_id is None or _is_in_thread(event, thread_id):
+            await self._move(room, user_id, READ, thread_id or "", event, max(0, min(ts, self._clock())))
+
+    async def _move(
+        self, room: Room, user_id: str, type: str, thread_id: str, event: StoredEvent, ts: int | None = None
+    ) -> None:
         receipts = await self.load(room)
         while room.stale:  # it was dropped from memory meanwhile, and may be there anew
             room = await self._access.access_joined_room(user_id, room.room_id)
@@ -101,7 +116,7 @@ class Receipts:
             position,
             event.event_id,
             event.position,
-            self._clock(),
+            self._clock() if ts is None else ts,
             event.notify_count,
             event.highlight_count,
         )

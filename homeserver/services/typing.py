@@ -20,11 +20,17 @@ from storage.events import StoredEvent
 from storage.stream import Writes
 
 MAX_TIMEOUT_MS = 120_000
+REMOTE_TIMEOUT_MS = 30_000
+"""For how long a user of another server types, unless their server says so again: it does not say for how long."""
 EXPIRY_INTERVAL_S = 1.0
+
+TypingObserver = Callable[[Room, str, bool], None]
+"""Called when a user of this server types in a room, also when they go on, and when they stop."""
 
 
 class Typing:
-    """Who is typing where, until when. `observers` are told of each room in which that has changed."""
+    """Who is typing where, until when. `observers` are told of each room in which that has changed,
+    `local_observers` of what users of this server do."""
 
     def __init__(self, access: Access, stream: Stream, notifier: Notifier, changes: Changes, clock: Clock) -> None:
         self._access = access
@@ -34,13 +40,24 @@ class Typing:
         self._clock = clock
         self._typing_rooms: set[Room] = set()
         self.observers: list[Callable[[Room], None]] = []
+        self.local_observers: list[TypingObserver] = []
 
     async def set(self, user_id: str, room_id: str, typing: bool, timeout_ms: int) -> None:
         """Says that a member types (for a time, in milliseconds) or has stopped."""
         room = await self._access.access_joined_room(user_id, room_id)
-        if typing:
+        await self._set(room, user_id, min(max(timeout_ms, 0), MAX_TIMEOUT_MS) if typing else None)
+        for tell in self.local_observers:
+            tell(room, user_id, typing)
+
+    async def set_remote(self, room: Room, user_id: str, typing: bool) -> None:
+        """The same for a user of another server who is a member."""
+        await self._set(room, user_id, REMOTE_TIMEOUT_MS if typing else None)
+
+    async def _set(self, room: Room, user_id: str, timeout_ms: int | None) -> None:
+        """Lets a member type for a time, or stop (None)."""
+        if timeout_ms is not None:
             is_news = user_id not in room.typing
-            room.typing[user_id] = self._clock() + min(max(timeout_ms, 0), MAX_TIMEOUT_MS)
+            room.typing[user_id] = self._clock() + timeout_ms
             self._typing_rooms.add(room)
         else:
             is_news = room.typing.pop(user_id, None) is not None
@@ -84,6 +101,9 @@ class Typing:
             expired = [user_id for user_id, until in room.typing.items() if until <= now]
             for user_id in expired:
                 del room.typing[user_id]
+                if user_id.endswith(room.domain):
+                    for tell in self.local_observers:
+                        tell(room, user_id, False)
             if not room.typing:
                 self._typing_rooms.discard(room)
             if expired:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from homeserver.clock import Clock
+from homeserver.services.federation.edus.incoming import IncomingEdus
 from homeserver.services.federation.incoming_events import IncomingEvents
 from storage.federation import FederationRepository
 
@@ -24,8 +25,11 @@ PRUNE_EVERY_TRANSACTIONS = 1000
 class IncomingTransactions:
     """Receives transactions. One that is sent again is answered as before, also while the first is being received."""
 
-    def __init__(self, events: IncomingEvents, repository: FederationRepository, clock: Clock) -> None:
+    def __init__(
+        self, events: IncomingEvents, edus: IncomingEdus, repository: FederationRepository, clock: Clock
+    ) -> None:
         self._events = events
+        self._edus = edus
         self._repository = repository
         self._clock = clock
         self._running: dict[tuple[str, str], asyncio.Task[bytes]] = {}
@@ -50,6 +54,7 @@ class IncomingTransactions:
         if answer is not None:
             return answer
         answer = orjson.dumps({"pdus": await self._events.receive(origin, pdus)})
+        await self._edus.receive(origin, edus)
         now_ms = self._clock()
         await self._repository.persist_answer(origin, transaction_id, answer, now_ms)
         self._received += 1

@@ -9,6 +9,8 @@ from homeserver.clock import Clock
 from homeserver.metrics import Metrics
 from homeserver.services.changes import Changes
 from homeserver.services.federation.backfill import Backfill
+from homeserver.services.federation.edus.incoming import IncomingEdus
+from homeserver.services.federation.edus.outgoing import OutgoingEdus
 from homeserver.services.federation.foreign_rooms import ForeignRooms
 from homeserver.services.federation.handshake import Handshake
 from homeserver.services.federation.history import History
@@ -24,6 +26,8 @@ from homeserver.services.federation.sending.delivery import Backoff
 from homeserver.services.federation.sending.sender import Sender
 from homeserver.services.federation.verification import Verification
 from homeserver.services.notifier import Notifier
+from homeserver.services.presence import Presence
+from homeserver.services.receipts import Receipts
 from homeserver.services.remote import KeyRing, Transport
 from homeserver.services.rooms.acceptance import Acceptance
 from homeserver.services.rooms.access import Access
@@ -35,6 +39,7 @@ from homeserver.services.rooms.missing_state import MissingState
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
+from homeserver.services.typing import Typing
 from matrix.signatures import SigningKey
 from storage.events import EventRepository
 from storage.federation import FederationRepository
@@ -69,6 +74,9 @@ class Surroundings:
     event_rows: EventRepository
     snapshots: SnapshotRepository
     repository: FederationRepository
+    typing: Typing
+    receipts: Receipts
+    presence: Presence
 
 
 class RemoteRooms:
@@ -95,6 +103,8 @@ class FederationParts:
     history: History
     backfill: Backfill
     sender: Sender
+    incoming_edus: IncomingEdus
+    outgoing_edus: OutgoingEdus
     branches: Branches
     verification: Verification
     missing_events: MissingEvents
@@ -160,10 +170,15 @@ def build_federation(around: Surroundings) -> FederationParts:
         server_name=around.server_name,
     )
     around.acceptance.outgoing_observers.append(sender.on_outgoing)
+    outgoing_edus = OutgoingEdus(sender)
+    around.typing.local_observers.append(outgoing_edus.on_typing)
+    around.receipts.observers.append(outgoing_edus.on_receipt)
+    around.presence.observers.append(outgoing_edus.on_presence)
+    incoming_edus = IncomingEdus(around.registry, around.typing, around.receipts, around.presence)
     around.membership.remote = RemoteRooms(joining, inviting)
     return FederationParts(
         incoming=incoming,
-        transactions=IncomingTransactions(incoming, around.repository, around.clock),
+        transactions=IncomingTransactions(incoming, incoming_edus, around.repository, around.clock),
         receiving=receiving,
         resident=resident,
         inviting=inviting,
@@ -173,6 +188,8 @@ def build_federation(around: Surroundings) -> FederationParts:
             around.stream, around.events, around.event_rows, around.transport, verification, missing_events
         ),
         sender=sender,
+        incoming_edus=incoming_edus,
+        outgoing_edus=outgoing_edus,
         branches=branches,
         verification=verification,
         missing_events=missing_events,
