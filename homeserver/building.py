@@ -370,6 +370,9 @@ async def build_server(
             typing=typing,
             receipts=receipts,
             presence=presence,
+            device_keys=device_keys,
+            device_lists=device_lists,
+            to_device=to_device,
         )
     )
     await federation.receiving.open()

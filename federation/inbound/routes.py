@@ -14,6 +14,8 @@ from federation.inbound import (
     query,
     space_hierarchy,
     transactions,
+    user_devices,
+    user_keys,
     version,
 )
 from homeserver.http.request import Route
@@ -30,6 +32,8 @@ MODULES = (
     query,
     space_hierarchy,
     transactions,
+    user_devices,
+    user_keys,
     version,
 )
 

@@ -16,8 +16,9 @@ from homeserver.metrics import Metrics
 from homeserver.services.accounts.sessions import Requester
 from homeserver.services.encryption.device_cache import DeviceCache
 from homeserver.services.encryption.device_lists import DeviceLists
-from homeserver.services.encryption.remote import RemoteFailure, RemoteKeys
+from homeserver.services.encryption.remote import RemoteKeys
 from homeserver.services.errors import InvalidParam, MatrixError, UnknownToken
+from homeserver.services.remote import NoFederation, RemoteFailure
 from matrix.identifiers import get_domain, is_user_id
 from matrix.key_objects import (
     InvalidKey,
@@ -181,7 +182,7 @@ class DeviceKeys:
         self, server: str, wanted: Mapping[str, Sequence[str]], timeout_ms: int
     ) -> dict[str, Any] | RemoteFailure:
         if self.remote is None:
-            return RemoteFailure("This server does not federate")
+            return NoFederation(server)
         try:
             return await self.remote.query(server, wanted, timeout_ms=min(timeout_ms, MAX_REMOTE_TIMEOUT_MS))
         except RemoteFailure as failure:
@@ -239,7 +240,7 @@ class DeviceKeys:
         self, server: str, wanted: Mapping[str, Mapping[str, str]], timeout_ms: int
     ) -> dict[str, Any] | RemoteFailure:
         if self.remote is None:
-            return RemoteFailure("This server does not federate")
+            return NoFederation(server)
         try:
             return await self.remote.claim(server, wanted, timeout_ms=min(timeout_ms, MAX_REMOTE_TIMEOUT_MS))
         except RemoteFailure as failure:

@@ -92,6 +92,14 @@ class DeviceLists:
             self.look_again()
             raise
 
+    async def announce_remote(self, user_id: str) -> None:
+        """Tells those who share rooms with another server's user to look up their keys again. Raises Overloaded."""
+        await self._announce(user_id, ())
+
+    async def load_position(self, user_id: str) -> int:
+        """When a user's list changed last; 0 for never."""
+        return await self._repository.load_position(user_id)
+
     async def announce_pending(self, user_id: str) -> None:
         """The same where a change of the user's devices may be pending, or not."""
         if await self._repository.is_pending(user_id):

@@ -140,15 +140,16 @@ class ToDevice:
         writes.to_device += [ToDeviceRow(device, position, json) for device, json in for_devices.items()]
         others = {user_id: devices for user_id, devices in messages.items() if not self._is_local(user_id)}
         if others and self.remote is not None and self._is_local(sender):
-            self.remote.add(writes, sender, type, f"{position}", others)
-        rows = writes.to_device
-        await self._stream.submit(position, writes, lambda: self._publish(rows, position, list(local)))
+            self.remote.add(writes, position, sender, type, others)
+        await self._stream.submit(position, writes, lambda: self._publish(writes, position, list(local)))
 
     def _is_local(self, user_id: str) -> bool:
         return get_domain(user_id) == self._server_name
 
-    def _publish(self, rows: list[ToDeviceRow], position: int, user_ids: list[str]) -> None:
-        for row in rows:
+    def _publish(self, writes: Writes, position: int, user_ids: list[str]) -> None:
+        if self.remote is not None:
+            self.remote.publish(writes)
+        for row in writes.to_device:
             self.on_changed(row.device)
             inbox = self._inboxes.known(row.device)
             if inbox is None:

@@ -8,7 +8,11 @@ from config.schema import Federation
 from homeserver.clock import Clock
 from homeserver.metrics import Metrics
 from homeserver.services.changes import Changes
+from homeserver.services.encryption.device_keys import DeviceKeys
+from homeserver.services.encryption.device_lists import DeviceLists
+from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.federation.backfill import Backfill
+from homeserver.services.federation.edus.encryption import FederationDevices, FederationKeys, IncomingEncryption
 from homeserver.services.federation.edus.incoming import IncomingEdus
 from homeserver.services.federation.edus.outgoing import OutgoingEdus
 from homeserver.services.federation.foreign_rooms import ForeignRooms
@@ -77,6 +81,9 @@ class Surroundings:
     typing: Typing
     receipts: Receipts
     presence: Presence
+    device_keys: DeviceKeys
+    device_lists: DeviceLists
+    to_device: ToDevice
 
 
 class RemoteRooms:
@@ -175,6 +182,13 @@ def build_federation(around: Surroundings) -> FederationParts:
     around.receipts.observers.append(outgoing_edus.on_receipt)
     around.presence.observers.append(outgoing_edus.on_presence)
     incoming_edus = IncomingEdus(around.registry, around.typing, around.receipts, around.presence)
+    incoming_encryption = IncomingEncryption(
+        around.to_device, around.device_lists, around.user_rooms, server_name=around.server_name
+    )
+    incoming_edus.handlers |= incoming_encryption.handlers
+    if around.options.enabled:
+        around.device_keys.remote = FederationKeys(around.transport)
+        around.to_device.remote = FederationDevices(sender)
     around.membership.remote = RemoteRooms(joining, inviting)
     return FederationParts(
         incoming=incoming,

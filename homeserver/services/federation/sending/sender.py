@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -39,11 +39,13 @@ from homeserver.services.rooms.room import Room
 from matrix.identifiers import get_domain, is_server_name
 from storage.database import CONNECTION_ERRORS
 from storage.events import StoredEvent
-from storage.federation import FederationRepository
+from storage.federation import FederationRepository, OutgoingEdu
 
 log = get_logger(__name__)
 
 PERSIST_EVERY_MS = 1_000
+MAX_DURABLE_BYTES = 1024 * 1024
+"""Of the EDUs that wait in storage no more goes into one transaction, but for a single one that is larger."""
 
 
 class _Transaction(NamedTuple):
@@ -211,7 +213,9 @@ class Sender:
             except BaseException:
                 queue.has_durable_edus = True
                 raise
-            queue.has_durable_edus |= len(rows) == MAX_EDUS
+            fitting = rows[: _count_fitting(rows)]
+            queue.has_durable_edus |= len(rows) == MAX_EDUS or len(fitting) < len(rows)
+            rows = fitting
             durable = [orjson.loads(row.edu) for row in rows]
             durable_up_to = rows[-1].position if rows else 0
         edus = durable + combine(queue.take_edus(MAX_EDUS - len(durable)))
@@ -300,6 +304,16 @@ class Sender:
         if tasks:
             await asyncio.wait(tasks)
         await self.persist()
+
+
+def _count_fitting(rows: Sequence[OutgoingEdu]) -> int:
+    """How many of these EDUs, one at least, go into a transaction."""
+    total = 0
+    for count, row in enumerate(rows):
+        total += len(row.edu)
+        if count and total > MAX_DURABLE_BYTES:
+            return count
+    return len(rows)
 
 
 def without_local_fields(pdu: dict[str, Any]) -> dict[str, Any]:
