@@ -43,7 +43,10 @@ def raw(body: bytes, status: int = 200, **headers: str) -> Handler:
 
 
 class Peer:
-    """Answers on a port of loopback, over TLS. `handlers` are by path; `asked` is what came in."""
+    """Answers on a port of loopback, over TLS. `asked` is what came in.
+
+    `handlers` are by path, or by all of it but the last part, with a slash at the end.
+    """
 
     def __init__(self, host: str, port: int, ca_file: Any) -> None:
         self.host, self.port = host, port
@@ -61,7 +64,7 @@ class Peer:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers a request."""
         self.asked.append(request)
-        handler = self.handlers.get(request.path)
+        handler = self.handlers.get(request.path) or self.handlers.get(request.path.rpartition("/")[0] + "/")
         if handler is None:
             return web.json_response({"errcode": "M_UNRECOGNIZED", "error": "Unrecognized"}, status=404)
         return await handler(request)
