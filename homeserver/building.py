@@ -373,6 +373,7 @@ async def build_server(
             device_keys=device_keys,
             device_lists=device_lists,
             to_device=to_device,
+            device_list_rows=device_list_rows,
         )
     )
     await federation.receiving.open()

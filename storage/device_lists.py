@@ -19,6 +19,14 @@ class DeviceListRow(NamedTuple):
     position: int
 
 
+class AnnouncedDeviceRow(NamedTuple):
+    """What other servers were told last of a device, as a hash; None for one that is gone. "" has the user's keys."""
+
+    user_id: str
+    device_id: str
+    hash: bytes | None
+
+
 class SignatureRow(NamedTuple):
     """A signature of somebody's key: `key` is a device ID or a public key, `signing_key` a key ID of the signer."""
 
@@ -78,6 +86,18 @@ IN_ROOMS = """
 SELECT r.room_id, m.user_id FROM memberships m JOIN rooms r USING (room)
 WHERE m.room = ANY($1::int[]) AND m.user_id = ANY($2::text[]) AND m.membership = 'join' AND m.position <= $3
 """
+SERVERS = """
+SELECT DISTINCT substr(user_id, strpos(user_id, ':') + 1) AS server FROM memberships
+WHERE room = ANY($1::int[]) AND membership = 'join'
+"""
+ANNOUNCED = "SELECT device_id, hash FROM announced_devices WHERE user_id = $1"
+UPSERT_ANNOUNCED = """
+INSERT INTO announced_devices (user_id, device_id, hash) SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[])
+ON CONFLICT (user_id, device_id) DO UPDATE SET hash = excluded.hash
+"""
+DELETE_ANNOUNCED = """
+DELETE FROM announced_devices WHERE (user_id, device_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+"""
 MEMBERS = "SELECT DISTINCT user_id FROM memberships WHERE room = ANY($1::int[]) AND membership = 'join'"
 
 
@@ -96,6 +116,16 @@ async def upsert_signatures(connection: asyncpg.Connection, rows: Sequence[Signa
     """Writes signatures in one statement; of several by one key for another the last counts."""
     newest = {row[:4]: row for row in rows}
     await connection.execute(UPSERT_SIGNATURES, *map(list, zip(*newest.values(), strict=True)))
+
+
+async def upsert_announced_devices(connection: asyncpg.Connection, rows: Sequence[AnnouncedDeviceRow]) -> None:
+    """Notes what other servers were told; of several rows for one device the last counts."""
+    newest = {row[:2]: row for row in rows}.values()
+    kept = [row for row in newest if row.hash is not None]
+    gone = [row for row in newest if row.hash is None]
+    columns = zip(*kept, strict=True) if kept else ((), (), ())
+    await connection.execute(UPSERT_ANNOUNCED, *map(list, columns))
+    await connection.execute(DELETE_ANNOUNCED, [row.user_id for row in gone], [row.device_id for row in gone])
 
 
 class DeviceListRepository:
@@ -134,6 +164,14 @@ class DeviceListRepository:
         """(room ID, user ID) of those of the users who are in the rooms since a position or longer."""
         rows = await self._pool.fetch(IN_ROOMS, list(rooms), list(user_ids), up_to)
         return {(row["room_id"], row["user_id"]) for row in rows}
+
+    async def load_servers(self, rooms: Sequence[int]) -> set[str]:
+        """The servers of those who are joined to one of the rooms."""
+        return {row["server"] for row in await self._pool.fetch(SERVERS, list(rooms))}
+
+    async def load_announced(self, user_id: str) -> dict[str, bytes]:
+        """Device ID -> hash of what other servers were told last of a user's devices."""
+        return {row["device_id"]: row["hash"] for row in await self._pool.fetch(ANNOUNCED, user_id)}
 
     async def load_members(self, rooms: Sequence[int]) -> set[str]:
         """Everyone who is joined to one of the rooms."""

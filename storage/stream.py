@@ -12,8 +12,10 @@ from storage.database import StorageError
 from storage.device_lists import (
     HAS_DEVICE_LIST,
     HAS_SIGNATURE,
+    AnnouncedDeviceRow,
     DeviceListRow,
     SignatureRow,
+    upsert_announced_devices,
     upsert_device_lists,
     upsert_signatures,
 )
@@ -105,6 +107,7 @@ class Writes:
     __slots__ = (
         "account_data",
         "aliases",
+        "announced_devices",
         "counting_modes",
         "destinations",
         "device_lists",
@@ -158,6 +161,7 @@ class Writes:
         self.to_device_transactions: list[ToDeviceTransactionRow] = []
         self.signatures: list[SignatureRow] = []
         self.device_lists: list[DeviceListRow] = []
+        self.announced_devices: list[AnnouncedDeviceRow] = []
 
     def extend(self, other: Writes) -> None:
         """Adds what another holds, behind what is here."""
@@ -198,6 +202,7 @@ KINDS = (
     "to_device_transactions",
     "signatures",
     "device_lists",
+    "announced_devices",
 )
 
 
@@ -319,6 +324,8 @@ class StreamRepository:
                 await upsert_signatures(connection, rows)
             case "device_lists":
                 await upsert_device_lists(connection, rows)
+            case "announced_devices":
+                await upsert_announced_devices(connection, rows)
             case _:
                 raise AssertionError(kind)
 

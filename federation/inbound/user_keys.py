@@ -52,6 +52,6 @@ async def claim_user_keys(request: Request) -> Result:
 KEYS = "/_matrix/federation/v1/user/keys"
 
 ROUTES = [
-    Route("POST", f"{KEYS}/query", "queryUserKeys", query_user_keys, signed=True, resource="federation"),
-    Route("POST", f"{KEYS}/claim", "claimUserKeys", claim_user_keys, signed=True, resource="federation"),
+    Route("POST", f"{KEYS}/query", "queryUserEncryptionKeys", query_user_keys, signed=True, resource="federation"),
+    Route("POST", f"{KEYS}/claim", "claimUserEncryptionKeys", claim_user_keys, signed=True, resource="federation"),
 ]

@@ -116,7 +116,7 @@ class _User:
 class Presence:
     """Notes what users do, and tells those who share rooms with them. `last_position` is that of the newest change.
 
-    `observers` are told of the users whose presence has changed.
+    `observers` are told of the users whose presence has changed, `local_observers` of what it is for users here.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Presence:
         self._enabled = enabled
         self._users: dict[str, _User] = {}
         self._remote: set[str] = set()
-        self.observers: list[PresenceObserver] = []
+        self.local_observers: list[PresenceObserver] = []
         self._touched: set[str] = set()
         self._joined: set[str] = set()
         self._publishing = asyncio.Lock()
@@ -360,7 +360,7 @@ class Presence:
             }
             rooms |= joined
             if user.told is None:
-                for tell in self.observers:
+                for tell in self.local_observers:
                     tell(user_id, joined, self._content(user))
         self.last_position = position
         self._notifier.mark_users(changed)

@@ -46,6 +46,14 @@ CREATE TABLE outgoing_edus (
     PRIMARY KEY (destination, position)
 );
 
+-- What other servers were told last of the devices of users here.
+CREATE TABLE announced_devices (
+    user_id         text NOT NULL,
+    device_id       text NOT NULL,              -- empty for the user's own keys
+    hash            bytea NOT NULL,
+    PRIMARY KEY (user_id, device_id)
+);
+
 -- The rooms in which a server has members.
 CREATE INDEX memberships_server ON memberships ((substr(user_id, strpos(user_id, ':') + 1)), room)
     WHERE membership = 'join';

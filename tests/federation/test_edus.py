@@ -49,9 +49,9 @@ async def test_typing_is_seen_on_the_other_server(make_server: MakeServer) -> No
     alice, bob = await two_users(make_server)
     room_id = await shared_room(alice, bob)
     await type_in(bob, room_id, True)
-    await until(alice, typing_in(room_id, bob.user_id))
+    assert await until(alice, typing_in(room_id, bob.user_id))
     await type_in(bob, room_id, False)
-    await until(alice, lambda sync: not typing_in(room_id, bob.user_id)(sync) and sync["rooms"]["join"])
+    assert await until(alice, lambda sync: not typing_in(room_id, bob.user_id)(sync) and sync["rooms"]["join"])
 
 
 async def test_receipts_are_seen_on_the_other_server(make_server: MakeServer) -> None:

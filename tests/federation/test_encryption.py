@@ -5,15 +5,18 @@ https://spec.matrix.org/v1.19/server-server-api/#end-to-end-encryption
 
 from __future__ import annotations
 
+import asyncio
+from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
 
 from tests.client import Homeserver
-from tests.client_api.encryption import Device, claim, query
+from tests.client_api.encryption import Device, claim, log_in, query
 from tests.federation.conftest import MakeServer, name_of
 from tests.federation.peer import Peer
-from tests.federation.test_chat import shared_room, two_users
+from tests.federation.test_chat import ARRIVES_WITHIN_S, shared_room, two_users
 from tests.federation.test_edus import tell, until
+from tests.federation.test_sending import Receiver, join
 
 
 async def test_keys_and_messages_cross_servers(make_server: MakeServer) -> None:
@@ -46,14 +49,53 @@ async def test_devices_are_told_of(make_server: MakeServer, peer: Peer) -> None:
         (await peer.ask(name_of(weft), "GET", path)).error(404, "M_NOT_FOUND")
 
 
-async def test_a_new_device_is_announced_to_the_other_server(make_server: MakeServer) -> None:
+async def test_changed_devices_are_announced_to_the_other_server(make_server: MakeServer) -> None:
     alice, bob = await two_users(make_server)
     await shared_room(alice, bob)
+
+    async def told_after(since: str) -> str:
+        async with asyncio.timeout(ARRIVES_WITHIN_S):
+            while bob.user_id not in (sync := await alice.sync(since, timeout=5000))["device_lists"]["changed"]:
+                since = sync["next_batch"]
+        next_batch: str = sync["next_batch"]
+        return next_batch
+
     since = (await alice.sync())["next_batch"]
     device = Device(bob)
     await device.upload(device_keys=device.keys)
-    while bob.user_id not in (sync := await alice.sync(since, timeout=5000)).get("device_lists", {})["changed"]:
-        since = sync["next_batch"]
+    since = await told_after(since)
+    laptop = Device(await log_in(bob, "LAPTOP"))
+    await laptop.upload(device_keys=laptop.keys)
+    since = await told_after(since)
+    assert (await query(alice, bob))["device_keys"][bob.user_id].keys() == {bob.device_id, "LAPTOP"}
+    (await laptop.user.request("POST", "logout", {})).ok()
+    await told_after(since)
+    assert (await query(alice, bob))["device_keys"][bob.user_id].keys() == {bob.device_id}
+
+
+async def test_announcements_are_a_chain(make_server: MakeServer, peer: Peer) -> None:
+    alice = await (await make_server("localhost")).register("alice")
+    receiver = Receiver(peer)
+    room_id = await alice.create_room(preset="public_chat")
+    await join(peer, alice, room_id)
+    for device in (Device(alice), laptop := Device(await log_in(alice, "LAPTOP"))):
+        await device.upload(device_keys=device.keys)
+    (await laptop.user.request("POST", "logout", {})).ok()
+
+    def updates() -> list[dict[str, Any]]:
+        edus = [edu for content in receiver.taken for edu in content["edus"]]
+        return [edu["content"] for edu in edus if edu["edu_type"] == "m.device_list_update"]
+
+    await receiver.until(lambda: len(updates()) >= 3)
+    assert [update["device_id"] for update in updates()] == [alice.device_id, "LAPTOP", "LAPTOP"]
+    assert [update.get("deleted", False) for update in updates()] == [False, False, True]
+    assert updates()[1]["keys"] == laptop.keys
+    assert all(update["user_id"] == alice.user_id for update in updates())
+    path = f"/_matrix/federation/v1/user/devices/{quote(alice.user_id, safe='')}"
+    answer = (await peer.ask(name_of(alice.homeserver), "GET", path)).ok()
+    assert answer["stream_id"] == updates()[-1]["stream_id"]
+    for before, after in pairwise(updates()):
+        assert after["prev_id"] == [before["stream_id"]]
 
 
 async def test_messages_come_once_and_from_their_servers_users_only(weft: Homeserver, peer: Peer) -> None:

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakValueDictionary
 
 from homeserver.logs import get_logger
 from homeserver.services.changes import Changes
+from homeserver.services.encryption.remote import RemoteLists
 from homeserver.services.encryption.shared_rooms import SharedRooms
 from homeserver.services.errors import MatrixError
 from homeserver.services.notifier import Notifier
@@ -57,6 +60,8 @@ class DeviceLists:
         self._signed.start(stream.current)
         self._wanted = asyncio.Event()
         self._wanted.set()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.remote: RemoteLists[Any] | None = None
         self.observers: list[ChangeObserver] = []
         self.last_position = stream.current
 
@@ -115,9 +120,27 @@ class DeviceLists:
     async def _announce(self, user_id: str, signatures: Sequence[SignatureRow]) -> None:
         is_own = not signatures or any(row.user_id == user_id for row in signatures)
         rooms = await self._user_rooms.load(user_id) if is_own else {}
+        servers = await self.remote.servers(user_id, rooms) if self.remote is not None else set()
+        if not servers:
+            await self._submit(user_id, signatures, rooms, servers)
+            return
+        if signatures:  # other servers are told what is durable
+            await self._submit(user_id, signatures, rooms, set())
+        lock = self._locks.setdefault(user_id, asyncio.Lock())
+        async with lock:  # what is told next builds on what was told last
+            await self._submit(user_id, (), rooms, servers)
+
+    async def _submit(
+        self, user_id: str, signatures: Sequence[SignatureRow], rooms: dict[str, UserRoom], servers: set[str]
+    ) -> None:
+        """Takes positions for changes of a user's own list (in `rooms`), or of signatures alone; tells `servers`."""
+        is_own = not signatures or any(row.user_id == user_id for row in signatures)
+        remote = self.remote if servers else None
         cold = await self._members_of_cold_rooms(rooms)
-        position = self._stream.next_position()
+        news = await remote.load(user_id, servers) if remote is not None else None
         writes = Writes()
+        next_position = self._stream.next_position
+        position = next_position() if remote is None else remote.add(writes, news, next_position)
         writes.signatures += [row._replace(position=position) for row in signatures]
         if is_own:
             writes.device_lists.append(DeviceListRow(user_id, position))
@@ -127,6 +150,8 @@ class DeviceLists:
             for other in others:
                 self._signed.add(position, f"{user_id}\0{other}")
             self.last_position = position
+            if remote is not None:
+                remote.publish(writes)
             self._notifier.mark_users((user_id,))
             if is_own:
                 self._publish(user_id, position, rooms, cold)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
+from homeserver.services.rooms.user_rooms import UserRoom
 from storage.stream import Writes
+
+C = TypeVar("C")
 
 
 class RemoteKeys(Protocol):
@@ -37,6 +40,26 @@ class RemoteDevices(Protocol):
         It is durable together with the messages for local devices, at their position.
         https://spec.matrix.org/v1.19/server-server-api/#send-to-device-messaging
         """
+        ...
+
+    def publish(self, writes: Writes) -> None:
+        """Says that `writes` are durable now."""
+        ...
+
+
+class RemoteLists(Protocol[C]):
+    """Tells other servers of changed devices."""
+
+    async def servers(self, user_id: str, rooms: Mapping[str, UserRoom]) -> set[str]:
+        """The other servers in a user's rooms; none for a user of another server."""
+        ...
+
+    async def load(self, user_id: str, servers: set[str]) -> C:
+        """What servers have not been told of a user's devices and keys."""
+        ...
+
+    def add(self, writes: Writes, changes: C, next_position: Callable[[], int]) -> int:
+        """Has changes told, durably, each at a position of its own; returns the last one's, the list's from now on."""
         ...
 
     def publish(self, writes: Writes) -> None:

@@ -12,7 +12,13 @@ from homeserver.services.encryption.device_keys import DeviceKeys
 from homeserver.services.encryption.device_lists import DeviceLists
 from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.federation.backfill import Backfill
-from homeserver.services.federation.edus.encryption import FederationDevices, FederationKeys, IncomingEncryption
+from homeserver.services.federation.edus.device_lists import FederationLists
+from homeserver.services.federation.edus.encryption import (
+    DurableEdus,
+    FederationDevices,
+    FederationKeys,
+    IncomingEncryption,
+)
 from homeserver.services.federation.edus.incoming import IncomingEdus
 from homeserver.services.federation.edus.outgoing import OutgoingEdus
 from homeserver.services.federation.foreign_rooms import ForeignRooms
@@ -45,6 +51,7 @@ from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
 from homeserver.services.typing import Typing
 from matrix.signatures import SigningKey
+from storage.device_lists import DeviceListRepository
 from storage.events import EventRepository
 from storage.federation import FederationRepository
 from storage.rooms import RoomRepository
@@ -83,6 +90,7 @@ class Surroundings:
     presence: Presence
     device_keys: DeviceKeys
     device_lists: DeviceLists
+    device_list_rows: DeviceListRepository
     to_device: ToDevice
 
 
@@ -180,7 +188,7 @@ def build_federation(around: Surroundings) -> FederationParts:
     outgoing_edus = OutgoingEdus(sender)
     around.typing.local_observers.append(outgoing_edus.on_typing)
     around.receipts.observers.append(outgoing_edus.on_receipt)
-    around.presence.observers.append(outgoing_edus.on_presence)
+    around.presence.local_observers.append(outgoing_edus.on_presence)
     incoming_edus = IncomingEdus(around.registry, around.typing, around.receipts, around.presence)
     incoming_encryption = IncomingEncryption(
         around.to_device, around.device_lists, around.user_rooms, server_name=around.server_name
@@ -189,6 +197,13 @@ def build_federation(around: Surroundings) -> FederationParts:
     if around.options.enabled:
         around.device_keys.remote = FederationKeys(around.transport)
         around.to_device.remote = FederationDevices(sender)
+        around.device_lists.remote = FederationLists(
+            around.device_list_rows,
+            around.registry,
+            around.device_keys,
+            DurableEdus(sender),
+            server_name=around.server_name,
+        )
     around.membership.remote = RemoteRooms(joining, inviting)
     return FederationParts(
         incoming=incoming,
