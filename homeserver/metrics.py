@@ -101,26 +101,7 @@ class Metrics:
         )
         self.sync_waiting = Gauge("sync_waiting", "Sync requests that wait for news.", registry=registry)
         self.sync_woken = Counter("sync_woken_total", "Waiting sync requests that news woke.", registry=registry)
-        self.federation_requests = Counter(
-            "federation_requests_total", "Requests to other servers.", ("outcome",), registry=registry
-        )
-        self.federation_transactions = Counter(
-            "federation_transactions_total", "Tries to send a transaction to a server.", ("outcome",), registry=registry
-        )
-        self.federation_sent = Counter(
-            "federation_sent_total", "What other servers were sent and took.", ("kind",), registry=registry
-        )
-        self.federation_send_seconds = Histogram(
-            "federation_send_seconds",
-            "Time from when something was to be sent to a server to its answer.",
-            buckets=_SEND_SECONDS,
-            registry=registry,
-        )
-        self.federation_destinations_behind = Gauge(
-            "federation_destinations_behind",
-            "Servers that something waits for which do not take it.",
-            registry=registry,
-        )
+        self._count_federation(registry)
         self.server_key_fetches = Counter(
             "server_key_fetches_total",
             "Times that keys of a server were asked for.",
@@ -161,6 +142,28 @@ class Metrics:
             "appservice_lag_seconds",
             "For how long the oldest thing has waited that an application service was not told.",
             ("service",),
+            registry=registry,
+        )
+
+    def _count_federation(self, registry: CollectorRegistry) -> None:
+        self.federation_requests = Counter(
+            "federation_requests_total", "Requests to other servers.", ("outcome",), registry=registry
+        )
+        self.federation_transactions = Counter(
+            "federation_transactions_total", "Tries to send a transaction to a server.", ("outcome",), registry=registry
+        )
+        self.federation_sent = Counter(
+            "federation_sent_total", "What other servers were sent and took.", ("kind",), registry=registry
+        )
+        self.federation_send_seconds = Histogram(
+            "federation_send_seconds",
+            "Time from when something was to be sent to a server to its answer.",
+            buckets=_SEND_SECONDS,
+            registry=registry,
+        )
+        self.federation_destinations_behind = Gauge(
+            "federation_destinations_behind",
+            "Servers that something waits for which do not take it.",
             registry=registry,
         )
 

@@ -30,7 +30,7 @@ def _local(request: Request, wanted: dict[str, Any]) -> dict[str, Any]:
     return {user_id: value for user_id, value in wanted.items() if is_user_of(user_id, name)}
 
 
-async def query_user_keys(request: Request) -> Result:
+async def query_user_encryption_keys(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/server-server-api/#post_matrixfederationv1userkeysquery"""
     body = await request.body(QueryBody)
     if len(body.device_keys) > MAX_QUERIED_USERS:
@@ -40,7 +40,7 @@ async def query_user_keys(request: Request) -> Result:
     return answer
 
 
-async def claim_user_keys(request: Request) -> Result:
+async def claim_user_encryption_keys(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/server-server-api/#post_matrixfederationv1userkeysclaim"""
     body = await request.body(ClaimBody)
     if sum(map(len, body.one_time_keys.values())) > MAX_CLAIMED_KEYS:
@@ -52,6 +52,20 @@ async def claim_user_keys(request: Request) -> Result:
 KEYS = "/_matrix/federation/v1/user/keys"
 
 ROUTES = [
-    Route("POST", f"{KEYS}/query", "queryUserEncryptionKeys", query_user_keys, signed=True, resource="federation"),
-    Route("POST", f"{KEYS}/claim", "claimUserEncryptionKeys", claim_user_keys, signed=True, resource="federation"),
+    Route(
+        "POST",
+        f"{KEYS}/query",
+        "queryUserEncryptionKeys",
+        query_user_encryption_keys,
+        signed=True,
+        resource="federation",
+    ),
+    Route(
+        "POST",
+        f"{KEYS}/claim",
+        "claimUserEncryptionKeys",
+        claim_user_encryption_keys,
+        signed=True,
+        resource="federation",
+    ),
 ]
