@@ -29,6 +29,8 @@ def busy_metrics() -> Metrics:
     metrics.database_pool_in_use.set(1)
     metrics.federation_requests.labels("ok").inc()
     metrics.server_key_fetches.labels("server", "ok").inc()
+    metrics.federation_transactions.labels("delivered").inc()
+    metrics.federation_sent.labels("pdu").inc()
     metrics.media_bytes.labels("in").inc(7)
     metrics.media_thumbnails.labels("made").inc()
     metrics.media_fetches.labels("fetched").inc()
