@@ -40,6 +40,7 @@ EVENT_TYPES = (
     "m.room.encryption",
     "org.example.custom",
 )
+BACKED_UP_KEY = {"first_message_index": 0, "forwarded_count": 0, "is_verified": False, "session_data": {}}
 # Valid values, by name; the ones in braces are filled in from the world that the test has made.
 VALUES: dict[str, tuple[Any, ...]] = {
     "roomId": ("{room}", "{other_room}", "!unknown:weft.test"),
@@ -110,6 +111,24 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "m.relates_to": ({"rel_type": "m.thread", "event_id": "{event}"}, {"rel_type": "m.annotation", "event_id": 1}),
     "m.mentions": ({"room": True}, {"user_ids": ["{other_user}"]}, {"user_ids": "x"}),
     "third_party_invite": ({"signed": {"token": "x"}}, {}),
+    "version": ("1", "2", "0", 1),
+    "algorithm": ("m.megolm_backup.v1.curve25519-aes-sha2", "other"),
+    "auth_data": ({"public_key": "x"}, {}),
+    "sessionId": ("session",),
+    "sessions": ({"session": BACKED_UP_KEY}, {"session": {}}),
+    "rooms": ({"{room}": {"sessions": {"session": BACKED_UP_KEY}}}, {"{room}": {}}),
+    "first_message_index": (0, 1),
+    "forwarded_count": (0, 1),
+    "is_verified": (True, False),
+    "session_data": ({"ciphertext": "x"},),
+    "device_keys": ({"{user}": []}, {"{other_user}": ["DEVICE"]}, {"user_id": "{user}", "device_id": "DEVICE"}),
+    "one_time_keys": ({"{user}": {"DEVICE": "signed_curve25519"}}, {"curve25519:A": "x"}, {"curve25519": {}}),
+    "fallback_keys": ({"curve25519:A": "x"}, {"curve25519:A": {"key": "x", "signatures": {}}}),
+    "messages": ({"{user}": {"*": {}}}, {"{other_user}": {"DEVICE": {"n": 1}}}, {"@nobody:elsewhere.test": {"*": {}}}),
+    "master_key": ({"user_id": "{user}", "usage": ["master"], "keys": {"ed25519:A": "A"}},),
+    "device_id": ("DEVICE", "OTHER"),
+    "device_data": ({"algorithm": "x"}, {}),
+    "next_batch": ("d0", "d1", "x"),
     "auth": ({"type": "m.login.dummy"}, {"type": "m.login.password"}, {"session": "x"}),
     "identifier": ({"type": "m.id.user", "user": "{user}"},),
     "password": ("pass word",),

@@ -24,6 +24,7 @@ from matrix.key_objects import (
     InvalidKey,
     check_claimable_key,
     check_device_keys,
+    check_signatures,
     encode_key,
     split_key_id,
     visible_key,
@@ -307,5 +308,18 @@ def _add_remote(answer: dict[str, Any], found: dict[str, Any], wanted: Mapping[s
             continue
         for user_id in wanted:
             value = by_user.get(user_id)
-            if isinstance(value, dict) and (name == "device_keys" or isinstance(value.get("keys"), dict)):
+            if name == "device_keys" and isinstance(value, dict):
+                answer[name][user_id] = {device_id: keys for device_id, keys in value.items() if _are_keys(keys)}
+            elif name != "device_keys" and _are_keys(value):
                 answer[name][user_id] = value
+
+
+def _are_keys(value: object) -> bool:
+    """Whether it has the form of keys with signatures: nobody has checked what another server says."""
+    if not isinstance(value, dict) or not isinstance(value.get("keys"), dict):
+        return False
+    try:
+        check_signatures({"signatures": {}, **value})
+    except InvalidKey:
+        return False
+    return True
