@@ -1,0 +1,181 @@
+"""The composition root: makes every part of the bot, starts and stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from appservices.summary_bot.clock import Clock, now_ms
+from appservices.summary_bot.config import Config, Registration, load_registration
+from appservices.summary_bot.engines.extractive.process import ExtractiveEngine
+from appservices.summary_bot.engines.summariser import Summariser
+from appservices.summary_bot.history.reader import PAUSE_MS, HistoryReader
+from appservices.summary_bot.matrix.appservice import BotService, NotNow
+from appservices.summary_bot.matrix.client import MatrixClient, MatrixFailure
+from appservices.summary_bot.matrix.courier import Courier
+from appservices.summary_bot.matrix.intake import Intake
+from appservices.summary_bot.roles import all_roles
+from appservices.summary_bot.storage.answers import AnswerRepository
+from appservices.summary_bot.storage.audit import AuditRepository
+from appservices.summary_bot.storage.database import Database
+from appservices.summary_bot.storage.inbox import InboxRepository
+from appservices.summary_bot.storage.jobs import JobRepository
+from appservices.summary_bot.storage.settings import SettingsRepository
+from appservices.summary_bot.work.choices import Choices
+from appservices.summary_bot.work.conversation import Talk
+from appservices.summary_bot.work.dispatch import Dispatch
+from appservices.summary_bot.work.membership import Membership
+from appservices.summary_bot.work.queue import Workers
+from appservices.summary_bot.work.summaries import Summaries
+
+CONNECT_INTERVAL_S = 1.0
+MAX_CONNECT_INTERVAL_S = 30.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Bot:
+    """A bot that runs, and its parts."""
+
+    config: Config
+    database: Database
+    service: BotService
+    workers: Workers
+    settings: SettingsRepository
+    port: int = 0
+    introduced: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the homeserver knows the bot's user and its name."""
+
+
+class Receiver:
+    """Takes transactions: stores what matters of each before it is acknowledged, then wakes the workers."""
+
+    def __init__(self, intake: Intake, inbox: InboxRepository, courier: Courier, clock: Clock) -> None:
+        self._intake = intake
+        self._inbox = inbox
+        self._courier = courier
+        self._clock = clock
+        self.workers: Workers | None = None
+
+    async def take(self, transaction_id: str, body: Mapping[str, Any]) -> None:
+        """Raises NotNow when the database cannot be reached."""
+        now = self._clock()
+        delivery = self._intake.sort(body, self._courier.direct_rooms, now)
+        if not delivery:
+            return
+        try:
+            is_new = await self._inbox.persist_delivery(transaction_id, delivery, now=now, pause_ms=PAUSE_MS)
+        except Database.connection_errors as error:
+            log.warning("a transaction could not be stored: %s", type(error).__name__)
+            raise NotNow from None
+        if is_new and self.workers is not None:
+            self.workers.cancel(delivery.redacted, delivery.gone)
+            await self.workers.wake()
+
+
+@asynccontextmanager
+async def running(config: Config, *, clock: Clock = now_ms) -> AsyncIterator[Bot]:
+    """A bot at work, until the `with` ends. Raises StorageError, ConfigError and OSError when it cannot start."""
+    registration = load_registration(Path(config.appservice.registration))
+    database = Database(
+        config.database.url.reveal(), schema=config.database.schema, max_connections=config.database.max_connections
+    )
+    await database.open()
+    built_in = ExtractiveEngine()
+    try:
+        bot, receiver, courier = _build(config, registration, database, built_in, clock)
+        await courier.open()
+        await bot.service.start(config.appservice.address, config.appservice.port)
+        try:
+            assert bot.service.runner is not None
+            bot.port = bot.service.runner.addresses[0][1]
+            tasks = [asyncio.create_task(bot.workers.run()), asyncio.create_task(_introduce(bot))]
+            try:
+                yield bot
+            finally:
+                receiver.workers = None
+                for task in tasks:
+                    task.cancel()
+                for result in await asyncio.gather(*tasks, return_exceptions=True):
+                    if isinstance(result, Exception):
+                        log.error("a part of the bot failed", exc_info=result)
+        finally:
+            await bot.service.stop()
+    finally:
+        await built_in.close()
+        await database.close()
+
+
+def _build(
+    config: Config, registration: Registration, database: Database, built_in: ExtractiveEngine, clock: Clock
+) -> tuple[Bot, Receiver, Courier]:
+    user_id = f"@{registration.sender_localpart}:{config.homeserver.domain}"
+    names = (user_id, f"@{registration.sender_localpart}", config.display_name, registration.sender_localpart)
+    settings, jobs = SettingsRepository(database), JobRepository(database)
+    answers, audit = AnswerRepository(database), AuditRepository(database)
+    api = _LateApi()
+    client = MatrixClient(api, user_id)
+    courier = Courier(client, settings)
+    talk = Talk(client, settings, courier)
+    receiver = Receiver(Intake(user_id, names, config.limits.max_messages), InboxRepository(database), courier, clock)
+    history = HistoryReader(
+        client, settings, max_messages=config.limits.max_messages, permalink_base=config.permalink_base
+    )
+    membership = Membership(client, settings, answers, audit, courier, clock)
+    choices = Choices(settings, audit, membership, talk, all_roles(config.roles), clock)
+    summaries = Summaries(client, settings, answers, history, built_in, Summariser(built_in), talk, clock)
+    dispatch = Dispatch(client, jobs, settings, talk, membership, choices, summaries, names=names, limits=config.limits)
+    workers = Workers(
+        jobs,
+        dispatch.handle,
+        dispatch.failed,
+        clock=clock,
+        workers=config.limits.workers,
+        timeout_ms=config.limits.answer_timeout_ms,
+    )
+    receiver.workers = workers
+    service = BotService(config, registration, receiver.take, list)
+    api.service = service
+    return Bot(config, database, service, workers, settings), receiver, courier
+
+
+class _LateApi:
+    """mautrix's client, which is there from the listener's start on."""
+
+    service: BotService
+
+    async def request(self, method: Any, path: str, content: Any = None, **options: Any) -> Any:
+        return await self.service.intent.api.request(method, path, content, **options)
+
+
+async def _introduce(bot: Bot) -> None:
+    """Registers the bot's user and gives it its name, as soon as the homeserver answers."""
+    wait_s = CONNECT_INTERVAL_S
+    while True:
+        try:
+            await bot.service.intent.ensure_registered()
+            client = MatrixClient(bot.service.intent.api, bot.service.bot_mxid)
+            await client.set_display_name(bot.config.display_name)
+            bot.introduced.set()
+            return
+        except MatrixFailure as failure:
+            log.warning("the bot cannot introduce itself: %s", failure)
+            if not failure.is_temporary:
+                return
+        except Exception as error:  # noqa: BLE001 -- mautrix raises whatever its transport does
+            log.warning("the homeserver does not answer as it should: %r", error)
+        await asyncio.sleep(wait_s)
+        wait_s = min(2 * wait_s, MAX_CONNECT_INTERVAL_S)
+
+
+async def run(config: Config, stop: asyncio.Event) -> None:
+    """Runs a bot until it is told to stop."""
+    async with running(config) as bot:
+        log.info("the bot listens on %s:%s", config.appservice.address, bot.port)
+        await stop.wait()
