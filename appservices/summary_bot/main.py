@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from appservices.summary_bot.budget.ledger import Ledger
 from appservices.summary_bot.clock import Clock, now_ms
 from appservices.summary_bot.config import Config, Registration, load_registration
 from appservices.summary_bot.engines.extractive.process import ExtractiveEngine
+from appservices.summary_bot.engines.models.chain import Chain
+from appservices.summary_bot.engines.models.engine import ModelEngine
 from appservices.summary_bot.engines.summariser import Summariser
 from appservices.summary_bot.history.reader import PAUSE_MS, HistoryReader
 from appservices.summary_bot.matrix.appservice import BotService, NotNow
@@ -22,7 +25,9 @@ from appservices.summary_bot.matrix.intake import Intake
 from appservices.summary_bot.roles import all_roles
 from appservices.summary_bot.storage.answers import AnswerRepository
 from appservices.summary_bot.storage.audit import AuditRepository
+from appservices.summary_bot.storage.budgets import BudgetRepository
 from appservices.summary_bot.storage.database import Database
+from appservices.summary_bot.storage.facts import FactRepository
 from appservices.summary_bot.storage.inbox import InboxRepository
 from appservices.summary_bot.storage.jobs import JobRepository
 from appservices.summary_bot.storage.settings import SettingsRepository
@@ -47,7 +52,9 @@ class Bot:
     database: Database
     service: BotService
     workers: Workers
+    jobs: JobRepository
     settings: SettingsRepository
+    budgets: BudgetRepository
     port: int = 0
     introduced: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the homeserver knows the bot's user and its name."""
@@ -118,6 +125,7 @@ def _build(
     user_id = f"@{registration.sender_localpart}:{config.homeserver.domain}"
     names = (user_id, f"@{registration.sender_localpart}", config.display_name, registration.sender_localpart)
     settings, jobs = SettingsRepository(database), JobRepository(database)
+    budgets = BudgetRepository(database)
     answers, audit = AnswerRepository(database), AuditRepository(database)
     api = _LateApi()
     client = MatrixClient(api, user_id)
@@ -128,13 +136,19 @@ def _build(
         client, settings, max_messages=config.limits.max_messages, permalink_base=config.permalink_base
     )
     membership = Membership(client, settings, answers, audit, courier, clock)
-    choices = Choices(settings, audit, membership, talk, all_roles(config.roles), clock)
-    summaries = Summaries(client, settings, answers, history, built_in, Summariser(built_in), talk, clock)
+    roles = all_roles(config.roles)
+    choices = Choices(settings, audit, membership, talk, roles, clock)
+    ledger = Ledger(config.budgets, budgets, clock)
+    chain = Chain(config.providers, ledger, clock)
+    models = ModelEngine(chain, FactRepository(database), ledger, built_in, roles, clock) if chain else None
+    summariser = Summariser(built_in, models)
+    summaries = Summaries(client, settings, answers, history, built_in, summariser, talk, clock)
     dispatch = Dispatch(client, jobs, settings, talk, membership, choices, summaries, names=names, limits=config.limits)
     workers = Workers(
         jobs,
         dispatch.handle,
         dispatch.failed,
+        dispatch.cancelled,
         clock=clock,
         workers=config.limits.workers,
         timeout_ms=config.limits.answer_timeout_ms,
@@ -142,7 +156,7 @@ def _build(
     receiver.workers = workers
     service = BotService(config, registration, receiver.take, list)
     api.service = service
-    return Bot(config, database, service, workers, settings), receiver, courier
+    return Bot(config, database, service, workers, jobs, settings, budgets), receiver, courier
 
 
 class _LateApi:

@@ -18,7 +18,7 @@ from tests.summary_bot.homeservers import DOMAIN, Server
 from tests.summary_bot.switchboard import Switchboard
 
 BOT = f"@summary:{DOMAIN}"
-WAIT_S = 30.0
+WAIT_S = 20.0
 
 _numbers = itertools.count(1)
 
@@ -41,6 +41,14 @@ class RunningBot:
 
     bot: Bot
     clock: MovableClock
+
+    async def until_idle(self) -> None:
+        """Waits until the bot has nothing to do."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                if not await self.bot.jobs.count():
+                    return
+                await asyncio.sleep(0.02)
 
     async def until_read(self, room_id: str, user_id: str, event_id: str) -> None:
         """Waits until the bot has heard that somebody has read up to an event."""

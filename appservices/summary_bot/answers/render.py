@@ -44,8 +44,10 @@ def name_of(user_id: str, names: Mapping[str, str]) -> str:
     return name or user_id[1:].partition(":")[0][:MAX_NAME_CHARACTERS]
 
 
-def summary_pieces(summary: Summary, place: Place, names: Mapping[str, str], language: str, title: str) -> list[Piece]:
-    """The pieces of an answer: title, sections, coverage, and what made it."""
+def summary_pieces(
+    summary: Summary, place: Place, names: Mapping[str, str], language: str, title: str, *, is_whole: bool = True
+) -> list[Piece]:
+    """The pieces of an answer: title, sections, and, of one that is whole, coverage and what made it."""
     pieces = [heading(title)]
     number = 0
     for section in SECTIONS:
@@ -55,8 +57,8 @@ def summary_pieces(summary: Summary, place: Place, names: Mapping[str, str], lan
         for bullet in bullets:
             number += 1
             pieces.append(bullet_piece(bullet, number, place, names, language))
-    pieces += [small(line) for line in (*summary.notes, *closing_lines(summary.coverage, summary.engine, language))]
-    return pieces
+    closing = closing_lines(summary.coverage, summary.engine, language) if is_whole else []
+    return pieces + [small(line) for line in (*summary.notes, *closing)]
 
 
 def heading(text: str, level: int = 3) -> Piece:

@@ -10,12 +10,17 @@ import msgspec
 from appservices.summary_bot.storage.database import Database
 
 INSERT_ANSWER = """
-INSERT INTO answers (room_id, asker, target_room, bullets, created_ts) VALUES ($1, $2, $3, $4, $5) RETURNING answer
+INSERT INTO answers (room_id, asker, target_room, bullets, created_ts, key) VALUES ($1, $2, $3, $4, $5, $6)
+RETURNING answer
 """
 INSERT_SOURCES = """
 INSERT INTO answer_sources (event_id, answer) SELECT DISTINCT event_id, $2::bigint FROM unnest($1::text[]) AS event_id
+ON CONFLICT DO NOTHING
 """
-ADD_SENT = "UPDATE answers SET sent_event_ids = array_append(sent_event_ids, $2) WHERE answer = $1"
+SET_BULLETS = "UPDATE answers SET bullets = $2 WHERE answer = $1"
+ADD_SENT = """
+UPDATE answers SET sent_event_ids = array_append(sent_event_ids, $2) WHERE answer = $1 AND NOT $2 = ANY(sent_event_ids)
+"""
 COLUMNS = "answer, room_id, asker, target_room, sent_event_ids, bullets"
 LOAD_LAST = f"SELECT {COLUMNS} FROM answers WHERE target_room = $1 AND asker = $2 ORDER BY answer DESC LIMIT 1"
 LOAD_BY_EVENT = f"SELECT {COLUMNS} FROM answers WHERE target_room = $1 AND $2 = ANY(sent_event_ids)"
@@ -24,6 +29,7 @@ SELECT {COLUMNS} FROM answers
 WHERE answer IN (SELECT answer FROM answer_sources WHERE event_id = ANY($1::text[])) ORDER BY answer LIMIT $2
 """
 LOAD_BY_READER = f"SELECT {COLUMNS} FROM answers WHERE room_id = $1 AND asker = $2 ORDER BY answer LIMIT $3"
+LOAD_BY_KEY = f"SELECT {COLUMNS} FROM answers WHERE key = $1 ORDER BY answer LIMIT $2"
 LOAD_BY_ROOM = f"SELECT {COLUMNS} FROM answers WHERE room_id = $1 ORDER BY answer LIMIT $2"
 DELETE_ANSWER = "DELETE FROM answers WHERE answer = $1"
 REDACTED = "SELECT event_id FROM redactions WHERE event_id = ANY($1::text[])"
@@ -52,15 +58,23 @@ class AnswerRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def persist_answer(self, room_id: str, asker: str, target_room: str, bullets: Bullets, *, now: int) -> int:
+    async def persist_answer(
+        self, room_id: str, asker: str, target_room: str, bullets: Bullets, *, key: str, now: int
+    ) -> int:
         """Stores what an answer rests on, before it is sent: a redaction then always finds it. Returns its number."""
         sources = [event_id for bullet in bullets for event_id in bullet]
         async with self._database.transaction() as connection:
             number: int = await connection.fetchval(
-                INSERT_ANSWER, room_id, asker, target_room, msgspec.json.encode(bullets), now
+                INSERT_ANSWER, room_id, asker, target_room, msgspec.json.encode(bullets), now, key
             )
             await connection.execute(INSERT_SOURCES, sources, number)
         return number
+
+    async def add_sources(self, answer: int, bullets: Bullets) -> None:
+        """Notes what an answer that is still being written rests on so far."""
+        async with self._database.transaction() as connection:
+            await connection.execute(SET_BULLETS, answer, msgspec.json.encode(bullets))
+            await connection.execute(INSERT_SOURCES, [event for bullet in bullets for event in bullet], answer)
 
     async def add_sent(self, answer: int, event_id: str) -> None:
         """Notes a message that carries a part of an answer."""
@@ -85,6 +99,10 @@ class AnswerRepository:
     async def load_by_reader(self, room_id: str, asker: str) -> list[Answer]:
         """Answers about a room that somebody got, at most MAX_AT_ONCE."""
         return _answers(await self._database.pool.fetch(LOAD_BY_READER, room_id, asker, MAX_AT_ONCE))
+
+    async def load_by_key(self, key: str) -> list[Answer]:
+        """What has been sent of the answer to one question, at most MAX_AT_ONCE."""
+        return _answers(await self._database.pool.fetch(LOAD_BY_KEY, key, MAX_AT_ONCE))
 
     async def load_by_room(self, room_id: str) -> list[Answer]:
         """Answers about a room, at most MAX_AT_ONCE."""

@@ -51,6 +51,7 @@ class Dispatch:
         self._names = names
         self._limits = limits
         self._summaries = summaries
+        self._membership = membership
         self._handlers: dict[str, Callable[[Job], Awaitable[None]]] = {
             "command": self._command,
             "invite": membership.invite,
@@ -80,6 +81,10 @@ class Dispatch:
         """Says that a question will not be answered."""
         talk = await self._begin(job)
         await self._talk.reply(talk.with_key(f"{talk.key}.failed"), line)
+
+    async def cancelled(self, job: Job) -> None:
+        """Takes back what was shown of an answer, when its question is redacted or the asker has left."""
+        await self._membership.take_back_unfinished((await self._begin(job)).key)
 
     async def _begin(self, job: Job) -> Conversation:
         if job.kind != "command":

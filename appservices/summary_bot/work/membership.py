@@ -82,6 +82,10 @@ class Membership:
         """Keeps somebody's words out of everything, and drops the facts that were drawn from them."""
         await self._settings.set_opted_out(user_id, True)
 
+    async def take_back_unfinished(self, key: str) -> None:
+        """Takes back what was shown of an answer that nobody is to get any more."""
+        await self._take_back(await self._answers.load_by_key(key))
+
     async def forget_room(self, room_id: str) -> None:
         """Drops settings, facts and schedules of a room."""
         await self._settings.forget_room(room_id)

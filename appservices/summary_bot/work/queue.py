@@ -30,14 +30,24 @@ class _Running:
 
 
 class Workers:
-    """`handle` does a job; `failed` tells the asker, with the line that says why, when it could not be done."""
+    """`handle` does a job, `failed` tells the asker, with the line that says why, if it could not be done; `cancelled`
+    undoes what was done of one that is not to be done any more."""
 
     def __init__(
-        self, jobs: JobRepository, handle: Handler, failed: Failed, *, clock: Clock, workers: int, timeout_ms: int
+        self,
+        jobs: JobRepository,
+        handle: Handler,
+        failed: Failed,
+        cancelled: Handler,
+        *,
+        clock: Clock,
+        workers: int,
+        timeout_ms: int,
     ) -> None:
         self._jobs = jobs
         self._handle = handle
         self._failed = failed
+        self._cancelled = cancelled
         self._clock = clock
         self._workers = workers
         self._timeout_s = timeout_ms / 1000
@@ -105,13 +115,22 @@ class Workers:
                 task.cancel()
                 await asyncio.wait([task])
         if task.cancelled():
-            await self._jobs.finish(job.job)
+            await self._take_back(job)
         elif (error := task.exception()) is not None:
             if isinstance(error, CONNECTION_ERRORS):
                 await self._release(job)
                 return
             log.error("job %s (%s) failed", job.job, job.kind, exc_info=error)
             await self._give_up(job, "failed")
+
+    async def _take_back(self, job: Job) -> None:
+        """Ends a question that nobody is to get an answer to any more."""
+        try:
+            await self._cancelled(job)
+        except MatrixFailure as failure:
+            log.warning("job %s: what was shown of the answer could not be taken back: %s", job.job, failure)
+        finally:
+            await self._jobs.finish(job.job)
 
     async def _release(self, job: Job) -> None:
         """Puts a job back that the loss of the database interrupted, as soon as the database is there again."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from appservices.summary_bot.answers.model import Summary
+from appservices.summary_bot.answers.model import Engine, Summary
 from appservices.summary_bot.answers.render import Place, name_of, pieces_of_lines, summary_pieces
-from appservices.summary_bot.answers.split import Piece, split
+from appservices.summary_bot.answers.split import Part, Piece, split
 from appservices.summary_bot.clock import DAY_MS, Clock
 from appservices.summary_bot.commands.model import Command, Scope
 from appservices.summary_bot.engines.contract import Ask, Purpose
 from appservices.summary_bot.engines.extractive.process import ExtractiveEngine
+from appservices.summary_bot.engines.models.engine import Sections
 from appservices.summary_bot.engines.summariser import Summariser
 from appservices.summary_bot.events import build_messages, is_event
 from appservices.summary_bot.history.reader import HistoryReader, HistoryRefused, Transcript
@@ -21,6 +24,7 @@ from appservices.summary_bot.ranges import UNREAD, Range
 from appservices.summary_bot.storage.answers import AnswerRepository
 from appservices.summary_bot.storage.settings import SettingsRepository
 from appservices.summary_bot.work.conversation import Conversation, Talk
+from appservices.summary_bot.work.streaming import Streamer
 
 DEFAULT_RANGES: dict[str, Range] = {
     "actions": Range("duration", duration_ms=7 * DAY_MS),
@@ -78,8 +82,7 @@ class Summaries:
         ask = Ask(
             room_id, talk.asker, purpose, command.text, talk.language, room.role, room.local_models_only, scope.here
         )
-        summary = await self._summariser.summarise(ask, transcript)
-        await self.deliver(talk, ask, transcript, summary)
+        await self._deliver(talk, ask, transcript)
 
     async def read(self, room_id: str, talk: Conversation, scope: Scope) -> Transcript:
         """The messages of a scope; of those, where it has a subject, the ones about it."""
@@ -103,34 +106,18 @@ class Summaries:
         )
         return replace(transcript, messages=messages, coverage=coverage)
 
-    async def deliver(self, talk: Conversation, ask: Ask, transcript: Transcript, summary: Summary) -> None:
-        """Sends an answer, unless an event that it rests on was redacted meanwhile."""
+    async def _deliver(self, talk: Conversation, ask: Ask, transcript: Transcript) -> None:
+        """Summarises, shows what is there so far, and sends the whole in the end."""
         target = talk.in_room if ask.seen_by_all and ask.room_id == talk.room_id else await self._private(talk)
-        summary = await self._without_redacted(summary)
-        notes = [talk.text(line) for line in transcript.notes]
-        if transcript.messages and not any(summary.sections.values()):
-            notes.insert(0, talk.text(EMPTY_LINES[ask.purpose]))
-        summary = replace(summary, notes=notes)
-        title = talk.text("title", room=transcript.place.name)
-        pieces = summary_pieces(summary, transcript.place, transcript.names, talk.language, title)
-        await self.send(talk, ask.room_id, target, summary, pieces)
+        number = await self._answers.persist_answer(
+            ask.room_id, talk.asker, target.room_id, [], key=talk.key, now=self._clock()
+        )
+        answer = _Sending(self, talk, ask, transcript, target, number)
+        async with answer.streaming():
+            summary = await self._summariser.summarise(ask, transcript, answer.streamer.show)
+        await answer.finish(await self._without_redacted(summary))
         if target.room_id != talk.room_id:
             await self._talk.sign(talk)
-
-    async def send(
-        self, talk: Conversation, room_id: str, target: Target, summary: Summary, pieces: Sequence[Piece]
-    ) -> None:
-        """Notes what an answer rests on, sends it, and takes it back if that was redacted in the same moment."""
-        bullets = [bullet.event_ids for _, bullet in summary.bullets()]
-        number = await self._answers.persist_answer(room_id, talk.asker, target.room_id, bullets, now=self._clock())
-        sent = []
-        for position, part in enumerate(split(pieces)):
-            (event_id,) = await self._talk.courier.send([part], target, f"{talk.key}.p{position}")
-            await self._answers.add_sent(number, event_id)
-            sent.append(event_id)
-        if await self._answers.load_redacted([event_id for bullet in bullets for event_id in bullet]):
-            await self._talk.courier.redact(target.room_id, sent)
-            await self._answers.delete_answer(number)
 
     async def _without_redacted(self, summary: Summary) -> Summary:
         sources = [event_id for _, bullet in summary.bullets() for event_id in bullet.event_ids]
@@ -142,6 +129,42 @@ class Summaries:
             for name, bullets in summary.sections.items()
         }
         return replace(summary, sections=sections)
+
+    async def send_parts(self, answer: _Sending, summary: Summary) -> None:
+        """Notes what an answer rests on, sends it, and takes it back if that was redacted in the same moment."""
+        bullets = [bullet.event_ids for _, bullet in summary.bullets()]
+        await self._answers.add_sources(answer.number, bullets)
+        sent = []
+        for position, part in enumerate(split(answer.pieces(summary))):
+            if position == 0:
+                event_id = await answer.streamer.put(part)
+            else:
+                (event_id,) = await self._talk.courier.send([part], answer.target, f"{answer.talk.key}.p{position}")
+            await self._answers.add_sent(answer.number, event_id)
+            sent.append(event_id)
+        if await self._answers.load_redacted([event_id for bullet in bullets for event_id in bullet]):
+            await self._talk.courier.redact(answer.target.room_id, sent)
+            await self._answers.delete_answer(answer.number)
+
+    async def show_so_far(self, answer: _Sending, sections: Sections) -> Part:
+        """What an answer looks like while it is being written."""
+        coverage, working = answer.transcript.coverage, answer.talk.text("working")
+        summary = await self._without_redacted(Summary(sections, coverage, Engine("model"), [working]))
+        await self._answers.add_sources(answer.number, [bullet.event_ids for _, bullet in summary.bullets()])
+        return split(answer.pieces(summary, is_whole=False))[0]
+
+    def stream_to(self, answer: _Sending) -> Streamer:
+        """What shows an answer while it is being written."""
+
+        async def render(sections: Sections) -> Part:
+            return await self.show_so_far(answer, sections)
+
+        return Streamer(self._talk.courier, answer.target, answer.talk.key, render)
+
+    async def note_sent(self, answer: _Sending) -> None:
+        """Notes the message that shows an answer so far, so that a redaction finds it."""
+        if answer.streamer.event_id is not None:
+            await self._answers.add_sent(answer.number, answer.streamer.event_id)
 
     async def _private(self, talk: Conversation) -> Target:
         return await self._talk.private_target(talk)
@@ -176,3 +199,42 @@ class Summaries:
         place = Place(answer.room_id, "")
         pieces = pieces_of_lines(talk.text("why_title", number=number), lines, place.link)
         await self._talk.reply_directly(talk, pieces)
+
+
+class _Sending:
+    """An answer on its way."""
+
+    def __init__(
+        self, summaries: Summaries, talk: Conversation, ask: Ask, transcript: Transcript, target: Target, number: int
+    ) -> None:
+        self._summaries = summaries
+        self.talk = talk
+        self.ask = ask
+        self.transcript = transcript
+        self.target = target
+        self.number = number
+        self.streamer = summaries.stream_to(self)
+
+    @asynccontextmanager
+    async def streaming(self) -> AsyncIterator[None]:
+        """Shows what is there so far inside the `with`."""
+        task = asyncio.create_task(self.streamer.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            await self._summaries.note_sent(self)
+
+    async def finish(self, summary: Summary) -> None:
+        """Sends the whole."""
+        notes = [self.talk.text(line) for line in self.transcript.notes]
+        if self.transcript.messages and not any(summary.sections.values()):
+            notes.insert(0, self.talk.text(EMPTY_LINES[self.ask.purpose]))
+        await self._summaries.send_parts(self, replace(summary, notes=notes))
+
+    def pieces(self, summary: Summary, *, is_whole: bool = True) -> list[Piece]:
+        """The pieces of the answer."""
+        place, names = self.transcript.place, self.transcript.names
+        title = self.talk.text("title", room=place.name)
+        return summary_pieces(summary, place, names, self.talk.language, title, is_whole=is_whole)

@@ -55,12 +55,14 @@ CREATE TABLE answers (
     room_id text NOT NULL,
     asker text NOT NULL,
     target_room text NOT NULL,
+    key text NOT NULL,
     sent_event_ids text[] NOT NULL DEFAULT '{}',
     bullets bytea NOT NULL,
     created_ts bigint NOT NULL
 );
 CREATE INDEX answers_by_target ON answers (target_room, answer);
 CREATE INDEX answers_by_room ON answers (room_id, asker);
+CREATE INDEX answers_by_key ON answers (key);
 CREATE INDEX answers_by_time ON answers (created_ts);
 
 CREATE TABLE answer_sources (
