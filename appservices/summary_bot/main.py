@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from appservices.summary_bot.budget.ledger import Ledger
 from appservices.summary_bot.clock import Clock, now_ms
@@ -18,11 +18,14 @@ from appservices.summary_bot.engines.models.chain import Chain
 from appservices.summary_bot.engines.models.engine import ModelEngine
 from appservices.summary_bot.engines.summariser import Summariser
 from appservices.summary_bot.history.reader import PAUSE_MS, HistoryReader
+from appservices.summary_bot.http_api.routes import SummaryApi
 from appservices.summary_bot.matrix.appservice import BotService, NotNow
 from appservices.summary_bot.matrix.client import MatrixClient, MatrixFailure
 from appservices.summary_bot.matrix.courier import Courier
 from appservices.summary_bot.matrix.intake import Intake
+from appservices.summary_bot.matrix.media import Media
 from appservices.summary_bot.roles import all_roles
+from appservices.summary_bot.schedules.timer import Timer
 from appservices.summary_bot.storage.answers import AnswerRepository
 from appservices.summary_bot.storage.audit import AuditRepository
 from appservices.summary_bot.storage.budgets import BudgetRepository
@@ -30,16 +33,22 @@ from appservices.summary_bot.storage.database import Database
 from appservices.summary_bot.storage.facts import FactRepository
 from appservices.summary_bot.storage.inbox import InboxRepository
 from appservices.summary_bot.storage.jobs import JobRepository
+from appservices.summary_bot.storage.schedules import ScheduleRepository
 from appservices.summary_bot.storage.settings import SettingsRepository
 from appservices.summary_bot.work.choices import Choices
 from appservices.summary_bot.work.conversation import Talk
+from appservices.summary_bot.work.costs import Costs
+from appservices.summary_bot.work.digests import Digests
 from appservices.summary_bot.work.dispatch import Dispatch
 from appservices.summary_bot.work.membership import Membership
 from appservices.summary_bot.work.queue import Workers
 from appservices.summary_bot.work.summaries import Summaries
+from appservices.summary_bot.work.voice import Voice
 
 CONNECT_INTERVAL_S = 1.0
 MAX_CONNECT_INTERVAL_S = 30.0
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +61,8 @@ class Bot:
     database: Database
     service: BotService
     workers: Workers
+    timer: Timer
+    chain: Chain
     jobs: JobRepository
     settings: SettingsRepository
     budgets: BudgetRepository
@@ -98,11 +109,13 @@ async def running(config: Config, *, clock: Clock = now_ms) -> AsyncIterator[Bot
     try:
         bot, receiver, courier = _build(config, registration, database, built_in, clock)
         await courier.open()
+        await bot.budgets.forget_reservations()
         await bot.service.start(config.appservice.address, config.appservice.port)
         try:
             assert bot.service.runner is not None
             bot.port = bot.service.runner.addresses[0][1]
-            tasks = [asyncio.create_task(bot.workers.run()), asyncio.create_task(_introduce(bot))]
+            loops = (bot.workers.run(), bot.timer.run(), _introduce(bot))
+            tasks = [asyncio.create_task(loop) for loop in loops]
             try:
                 yield bot
             finally:
@@ -114,6 +127,7 @@ async def running(config: Config, *, clock: Clock = now_ms) -> AsyncIterator[Bot
                         log.error("a part of the bot failed", exc_info=result)
         finally:
             await bot.service.stop()
+            await bot.chain.close()
     finally:
         await built_in.close()
         await database.close()
@@ -143,7 +157,26 @@ def _build(
     models = ModelEngine(chain, FactRepository(database), ledger, built_in, roles, clock) if chain else None
     summariser = Summariser(built_in, models)
     summaries = Summaries(client, settings, answers, history, built_in, summariser, talk, clock)
-    dispatch = Dispatch(client, jobs, settings, talk, membership, choices, summaries, names=names, limits=config.limits)
+    costs = Costs(budgets, ledger, audit, talk, config.administrators, config.budgets.currency, clock)
+    schedules, facts = ScheduleRepository(database), FactRepository(database)
+    timer_changed = _Late[None]()
+    digests = Digests(client, settings, schedules, history, built_in, summaries, talk, timer_changed, clock)
+    media = Media(config.homeserver.url, registration.as_token, lambda: api.service.http_session)
+    voice = Voice(client, media, history, settings, chain, talk)
+    dispatch = Dispatch(
+        client,
+        jobs,
+        settings,
+        talk,
+        membership,
+        choices,
+        summaries,
+        costs,
+        digests,
+        voice,
+        names=names,
+        limits=config.limits,
+    )
     workers = Workers(
         jobs,
         dispatch.handle,
@@ -153,10 +186,24 @@ def _build(
         workers=config.limits.workers,
         timeout_ms=config.limits.answer_timeout_ms,
     )
+    timer = Timer(schedules, facts, client, workers, clock, keep_days=config.limits.keep_days)
+    timer_changed.call = timer.change
     receiver.workers = workers
-    service = BotService(config, registration, receiver.take, list)
+    summary_api = SummaryApi(
+        config.homeserver.url, lambda: api.service.http_session, settings, history, summaries, config.limits
+    )
+    service = BotService(config, registration, receiver.take, summary_api.routes)
     api.service = service
-    return Bot(config, database, service, workers, jobs, settings, budgets), receiver, courier
+    return Bot(config, database, service, workers, timer, chain, jobs, settings, budgets), receiver, courier
+
+
+class _Late(Generic[T]):
+    """Calls what is made later than whoever calls it."""
+
+    call: Callable[[], T]
+
+    def __call__(self) -> T:
+        return self.call()
 
 
 class _LateApi:

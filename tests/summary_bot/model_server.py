@@ -1,4 +1,4 @@
-"""A model server for tests: real HTTP in the form of the OpenAI API; it streams, fails, stalls, lies and obeys on demand."""
+"""A model server for tests: the OpenAI API over real HTTP; it streams, fails, stalls, lies and obeys on demand."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ class ModelServer:
     def prompts(self) -> str:
         """All that was ever sent to it."""
         return json.dumps(self.requests, ensure_ascii=False)
+
+    @property
+    def seen(self) -> set[str]:
+        """The messages that it was shown."""
+        prompts = [json.loads(request["messages"][1]["content"]) for request in self.requests]
+        return {message["text"] for data in prompts for message in data.get("messages", ())}
 
     @property
     def input_tokens(self) -> int:

@@ -5,11 +5,6 @@ from __future__ import annotations
 from appservices.summary_bot.storage.database import Database
 
 INSERT_ENTRY = "INSERT INTO audit (ts, actor, action, room_id, detail) VALUES ($1, $2, $3, $4, $5)"
-PURGES = (
-    "DELETE FROM audit WHERE ts < $1",
-    "DELETE FROM usage WHERE ts < $1",
-    "DELETE FROM ledgers WHERE day < to_timestamp($1 / 1000.0)::date",
-)
 
 
 class AuditRepository:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -16,8 +17,13 @@ from appservices.summary_bot.storage.jobs import Job, JobRepository
 from appservices.summary_bot.storage.settings import SettingsRepository
 from appservices.summary_bot.work.choices import Choices
 from appservices.summary_bot.work.conversation import Conversation, Talk
+from appservices.summary_bot.work.costs import Costs
+from appservices.summary_bot.work.digests import Digests
 from appservices.summary_bot.work.membership import Membership
 from appservices.summary_bot.work.summaries import Summaries
+from appservices.summary_bot.work.voice import Voice
+
+log = logging.getLogger(__name__)
 
 Answer = Callable[[Conversation, Command], Awaitable[None]]
 
@@ -40,6 +46,9 @@ class Dispatch:
         membership: Membership,
         choices: Choices,
         summaries: Summaries,
+        costs: Costs,
+        digests: Digests,
+        voice: Voice,
         *,
         names: Sequence[str],
         limits: Limits,
@@ -58,6 +67,8 @@ class Dispatch:
             "redacted": membership.redacted,
             "gone": membership.gone,
             "bot_gone": membership.bot_gone,
+            "digest": digests.send,
+            "late": _nothing,
         }
         self._commands: dict[str, Answer] = {
             "help": lambda talk, command: self._talk.help(talk),
@@ -71,6 +82,11 @@ class Dispatch:
             "ignore": choices.ignore,
             "unignore": choices.unignore,
             "why": summaries.why,
+            "usage": costs.usage,
+            "budget": costs.budget,
+            "digest": digests.order,
+            "catchup": digests.catch_up,
+            "transcribe": voice.transcribe,
         }
 
     async def handle(self, job: Job) -> None:
@@ -79,6 +95,8 @@ class Dispatch:
 
     async def failed(self, job: Job, line: str) -> None:
         """Says that a question will not be answered."""
+        if job.kind != "command":
+            return
         talk = await self._begin(job)
         await self._talk.reply(talk.with_key(f"{talk.key}.failed"), line)
 
@@ -138,3 +156,8 @@ class Dispatch:
         else:
             return False
         return True
+
+
+async def _nothing(job: Job) -> None:
+    """A digest that comes too late: the next one will tell."""
+    log.info("a digest of a time when the bot was down is left out: job %s", job.job)

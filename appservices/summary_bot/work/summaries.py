@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -65,8 +65,8 @@ class Summaries:
         self._talk = talk
         self._clock = clock
 
-    async def answer(self, talk: Conversation, command: Command, room_id: str) -> None:
-        """Reads, summarises, and sends what came out."""
+    async def answer(self, talk: Conversation, command: Command, room_id: str, *, is_digest: bool = False) -> None:
+        """Reads, summarises, and sends what came out. A digest is no reply, and stays away if there is nothing."""
         purpose: Purpose = command.verb  # type: ignore[assignment]
         scope = command.scope
         if scope.range is UNREAD and purpose in DEFAULT_RANGES and not scope.thread:
@@ -74,7 +74,10 @@ class Summaries:
         try:
             transcript = await self.read(room_id, talk, scope)
         except HistoryRefused as refused:
-            await self._talk.reply(talk, refused.line)
+            if not is_digest:
+                await self._talk.reply(talk, refused.line)
+            return
+        if is_digest and not transcript.messages:
             return
         own = [message.body for message in transcript.messages if message.sender == talk.asker]
         talk = talk.speaking([command.text or scope.about or "", *own[-20:]])
@@ -82,17 +85,25 @@ class Summaries:
         ask = Ask(
             room_id, talk.asker, purpose, command.text, talk.language, room.role, room.local_models_only, scope.here
         )
-        await self._deliver(talk, ask, transcript)
+        await self._deliver(talk, ask, transcript, is_digest=is_digest)
 
     async def read(self, room_id: str, talk: Conversation, scope: Scope) -> Transcript:
+        """The messages of a scope, as the asker of a conversation sees them."""
+        thread = talk.thread if room_id == talk.room_id else None
+        return await self._read(room_id, talk.asker, scope, thread, talk.person.ignored, None)
+
+    async def _read(
+        self,
+        room_id: str,
+        asker: str,
+        scope: Scope,
+        thread: str | None,
+        ignored: Sequence[str],
+        unread_after: str | None,
+    ) -> Transcript:
         """The messages of a scope; of those, where it has a subject, the ones about it."""
         transcript = await self._history.read(
-            room_id,
-            talk.asker,
-            scope,
-            now=self._clock(),
-            thread=talk.thread if room_id == talk.room_id else None,
-            ignored=talk.person.ignored,
+            room_id, asker, scope, now=self._clock(), thread=thread, ignored=ignored, unread_after=unread_after
         )
         if scope.about is None or not transcript.messages:
             return transcript
@@ -106,9 +117,17 @@ class Summaries:
         )
         return replace(transcript, messages=messages, coverage=coverage)
 
-    async def _deliver(self, talk: Conversation, ask: Ask, transcript: Transcript) -> None:
+    async def compute(
+        self, ask: Ask, scope: Scope, *, thread: str | None, ignored: Sequence[str], unread_after: str | None
+    ) -> tuple[Transcript, Summary]:
+        """An answer for a program. Raises HistoryRefused."""
+        transcript = await self._read(ask.room_id, ask.asker, scope, thread, ignored, unread_after)
+        return transcript, await self._without_redacted(await self._summariser.summarise(ask, transcript))
+
+    async def _deliver(self, talk: Conversation, ask: Ask, transcript: Transcript, *, is_digest: bool) -> None:
         """Summarises, shows what is there so far, and sends the whole in the end."""
-        target = talk.in_room if ask.seen_by_all and ask.room_id == talk.room_id else await self._private(talk)
+        in_room = Target(talk.room_id) if is_digest else talk.in_room
+        target = in_room if ask.seen_by_all and ask.room_id == talk.room_id else await self._private(talk)
         number = await self._answers.persist_answer(
             ask.room_id, talk.asker, target.room_id, [], key=talk.key, now=self._clock()
         )
@@ -116,7 +135,7 @@ class Summaries:
         async with answer.streaming():
             summary = await self._summariser.summarise(ask, transcript, answer.streamer.show)
         await answer.finish(await self._without_redacted(summary))
-        if target.room_id != talk.room_id:
+        if target.room_id != talk.room_id and not is_digest:
             await self._talk.sign(talk)
 
     async def _without_redacted(self, summary: Summary) -> Summary:

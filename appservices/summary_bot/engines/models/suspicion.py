@@ -13,8 +13,7 @@ _PATTERNS = (
     r"\b(?:ignore|disregard|forget|override|bypass|skip|discard)\b.{0,40}\b(?:instruction|prompt|rule|above|"
     r"previous|prior|"
     r"earlier|guideline|context|everything|direction|other messages|system)",
-    r"\b(?:new|updated|real|actual|following|these|hidden|secret) (?:system )?(?:instruction|directive|prompt|"
-    r"rule|order)s?\b",
+    r"\b(?:new|updated|real|actual|following|these|hidden|secret) (?:system )?(?:instruction|directive|prompt)s?\b",
     r"\b(?:system|developer|hidden|initial|original)[ _-]?(?:prompt|message|instruction)s?\b",
     r"\b(?:you are|you're|act as|pretend (?:to be|you)|roleplay as|behave like|from now on,? you)\b.{0,40}"
     r"\b(?:now|assistant|ai|bot|model|dan|admin|system|summari[sz]er|unrestricted|free)",
@@ -38,7 +37,7 @@ _PATTERNS = (
     r"\b(?:jailbreak|prompt injection|developer mode|dan mode|sudo mode|god mode)\b",
     r"</?(?:data|messages?|untrusted|context|instructions?|chat|transcript|document)>",
     r"\"(?:role|items|kind|sources|system|instructions)\"\s*:",
-    r"\b(?:append|insert|add|attach|include) (?:this|the following|a|the) (?:link|url|image|markdown|text|line|"
+    r"\b(?:append|insert|add|attach|include) (?:this|the following) (?:link|url|image|markdown|text|line|"
     r"sentence)\b",
     r"\b(?:reveal|leak|disclose|show me|print|exfiltrate|expose)\b.{0,40}\b(?:prompt|instruction|secret|token|key|"
     r"password|other room|private|redacted|deleted)",
@@ -67,7 +66,7 @@ _PATTERNS = (
 )  # fmt: skip
 
 _SUSPICIOUS = re.compile("|".join(f"(?:{pattern})" for pattern in _PATTERNS), re.IGNORECASE | re.DOTALL)
-_LOOKALIKES = str.maketrans("аеорсухіѕјԁһ013457", "aeopcyxisjdholeast")
+_LOOKALIKES = str.maketrans("аеорсухіѕјԁһ013457", "aeopcyxisjdhoieast")
 _SPACED = re.compile(r"\b(?:\w[ .\-_*]){4,}\w\b")
 
 
