@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from appservices.summary_bot.config import Config, ConfigError, load_config
+from appservices.summary_bot.config import Config, ConfigError, load_config, with_homeserver
 from appservices.summary_bot.registration import write_registration
 from appservices.summary_bot.storage.database import StorageError
 
@@ -24,12 +24,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration, YAML")
     commands = parser.add_subparsers(metavar="COMMAND")
-    commands.add_parser("run", help="run the bot (the default)").set_defaults(command=_run)
+    run = commands.add_parser("run", help="run the bot (the default)")
+    run.add_argument("--until-stdin-ends", action="store_true", help="stop when standard input ends, too")
+    run.add_argument(
+        "--homeserver", metavar="URL", help="where the homeserver is; default: as the configuration has it"
+    )
+    run.set_defaults(command=_run)
     commands.add_parser("check", help="say what is wrong with the configuration").set_defaults(command=_check)
     registration = commands.add_parser("registration", help="write the registration file for the homeserver")
     registration.add_argument("--out", type=Path, metavar="FILE", help="default: as the configuration has it")
     registration.set_defaults(command=_register)
-    parser.set_defaults(command=_run)
+    parser.set_defaults(command=_run, until_stdin_ends=False, homeserver=None)
     arguments = parser.parse_args(argv)
     try:
         arguments.command(load_config(arguments.config), arguments)
@@ -52,16 +57,20 @@ def _register(config: Config, arguments: argparse.Namespace) -> None:
     print(f"Wrote {path}. Name it in the configuration of the homeserver, too.")
 
 
-def _run(config: Config, _arguments: argparse.Namespace) -> None:
+def _run(config: Config, arguments: argparse.Namespace) -> None:
     from appservices.summary_bot.main import run
 
     setup_logging(config.logging.level)
+    if arguments.homeserver is not None:
+        config = with_homeserver(config, arguments.homeserver)
 
     async def until_stopped() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
+        if arguments.until_stdin_ends:
+            loop.add_reader(sys.stdin.fileno(), stop.set)  # nothing is ever written there: readable means ended
         await run(config, stop)
 
     asyncio.run(until_stopped())

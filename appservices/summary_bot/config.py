@@ -189,6 +189,15 @@ def parse_config(raw: object, base_dir: Path, env: Mapping[str, str] = os.enviro
     )
 
 
+def with_homeserver(config: Config, url: str) -> Config:
+    """The configuration with the homeserver at another address. Raises ConfigError."""
+    try:
+        homeserver = msgspec.convert({"url": url, "domain": config.homeserver.domain}, Homeserver)
+    except msgspec.ValidationError:
+        raise ConfigError(f"--homeserver: {url} is no address of a server") from None
+    return msgspec.structs.replace(config, homeserver=homeserver)
+
+
 def _check(config: Config) -> None:
     names = [provider.name for provider in config.providers]
     if len(set(names)) < len(names):
