@@ -128,11 +128,13 @@ class Person:
                             return room_id, event
                 await self.look(2000)
 
-    async def wait_answer(self, *words: str, room_id: str | None = None, without: str | None = None) -> Event:
+    async def wait_answer(
+        self, *words: str, room_id: str | None = None, without: str | None = None, sender: str = BOT
+    ) -> Event:
         """The bot's message that has all these words, in a room or in any."""
         _, event = await self.wait(
             lambda where, event: (
-                event["sender"] == BOT
+                event["sender"] == sender
                 and event["type"] == "m.room.message"
                 and (room_id is None or where == room_id)
                 and where != without

@@ -231,7 +231,7 @@ def test_a_breaker_lets_one_call_try_after_a_pause_that_doubles() -> None:
 
 
 @given(st.integers(0, 4_000_000_000_000), st.integers(0, 1439), st.sampled_from(["day", "week:0", "week:6"]),
-       st.sampled_from(["UTC", "Europe/Berlin", "Asia/Shanghai", "America/St_Johns", "Australia/Lord_Howe"]))  # fmt: skip
+       st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe"]))  # fmt: skip
 def test_the_next_digest_is_ahead_and_not_too_far(now: int, minute: int, every: str, zone: str) -> None:
     found = next_time(now, every, minute, zone)
     assert now < found <= now + (8 if every != "day" else 2) * DAY_MS

@@ -57,7 +57,7 @@ TASK_MODULES = {
     "homeserver/services/rooms/user_rooms.py": "one load that all who ask share",
     "appservices/summary_bot/main.py": "the bot's own loops, cancelled and waited for on the way out",
     "appservices/summary_bot/engines/models/engine.py": "chunks of one answer, cancelled and waited for with it",
-    "appservices/summary_bot/work/summaries.py": "what shows an answer while it is written, ended before the whole is sent",
+    "appservices/summary_bot/work/summaries.py": "shows an answer while it is written, ended before the whole is sent",
     "appservices/summary_bot/work/queue.py": "workers, and the job of each, which can be cancelled alone",
 }
 # Functions that do nothing, and for which that is right.
