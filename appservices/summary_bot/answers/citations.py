@@ -18,7 +18,18 @@ from appservices.summary_bot.events import Message
 MAX_BULLET_CHARACTERS = 600
 MAX_SOURCES = 8
 MIN_QUOTE_CHARACTERS = 6
-MIN_WORDS_SHARED = 0.4
+SCRIPTS = {
+    "zh": "han",
+    "ja": "kana",
+    "ko": "hangul",
+    "ru": "cyrillic",
+    "uk": "cyrillic",
+    "bg": "cyrillic",
+    "el": "greek",
+}
+"""In which script languages are written that are not in Latin letters."""
+
+MIN_WORDS_SHARED = 0.5
 """Of the telling words of a line, the part that has to be in its sources, if both are in the same script."""
 
 LINK = re.compile(
@@ -38,10 +49,12 @@ def normal(text: str) -> str:
     return " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold().split())
 
 
-def verify(bullet: Bullet, messages: Mapping[str, Message], names: Mapping[str, str]) -> Bullet | None:
+def verify(
+    bullet: Bullet, messages: Mapping[str, Message], names: Mapping[str, str], language: str = "en"
+) -> Bullet | None:
     """The line with what its sources do not have taken out; None if they do not bear it out.
 
-    `messages`: what the asker may see, by event ID. `names`: display names by user ID.
+    `messages`: what the asker may see, by event ID. `names`: display names by user ID. `language`: of the answer.
     """
     sources = tuple(source for source in bullet.sources[:MAX_SOURCES] if _is_quoted(source, messages))
     if not sources:
@@ -51,7 +64,7 @@ def verify(bullet: Bullet, messages: Mapping[str, Message], names: Mapping[str, 
     people = {message.sender for message in cited} | {user for message in cited for user in message.mentions}
     known = evidence + " " + normal(" ".join([*people, *(names.get(user, "") for user in people)]))
     text = sanitise(bullet.text, known)
-    if not text or not _bears_out(text, evidence, known):
+    if not text or not _bears_out(text, evidence, known, language):
         return None
     owner = bullet.owner if bullet.owner in people else None
     return replace(bullet, text=text, sources=sources, owner=owner)
@@ -80,14 +93,14 @@ def sanitise(text: str, evidence: str) -> str:
     return text[:MAX_BULLET_CHARACTERS].strip()
 
 
-def _bears_out(text: str, evidence: str, known: str) -> bool:
+def _bears_out(text: str, evidence: str, known: str, language: str) -> bool:
     line = normal(text)
     numbers = set(_NUMBER.findall(known))
     parts = {part for number in numbers for part in re.split(r"[.,:]", number)} | numbers
     if any(number not in parts for number in _NUMBER.findall(line)):
         return False
-    if script(line) != script(evidence):
-        return True
+    if script(line) != script(evidence):  # a translation, which is right only into the language of the answer
+        return script(line) == SCRIPTS.get(language, "latin")
     words = telling_words(line)
     if not words:
         return True
@@ -121,18 +134,18 @@ def telling_words(text: str) -> set[str]:
         if any(script_of(character) in ("han", "kana") for character in word if not character.isascii()):
             words |= {word[position : position + 2] for position in range(max(1, len(word) - 1))}
         elif len(word) >= 4:
-            words.add(word[:5])
+            words.add(word[:6])
     return words
 
 
 def verify_all(
-    bullets: Iterable[Bullet], messages: Mapping[str, Message], names: Mapping[str, str]
+    bullets: Iterable[Bullet], messages: Mapping[str, Message], names: Mapping[str, str], language: str = "en"
 ) -> tuple[list[Bullet], int]:
     """The lines that hold, each once, and how many were dropped."""
     kept: dict[str, Bullet] = {}
     dropped = 0
     for bullet in bullets:
-        checked = verify(bullet, messages, names)
+        checked = verify(bullet, messages, names, language)
         if checked is None:
             dropped += 1
         else:

@@ -75,7 +75,7 @@ class _Work:
         """The facts that their sources bear out, with what these do not have taken out."""
         kept = []
         for fact in facts:
-            bullets, dropped = verify_all([fact.bullet()], self.by_id, self.names)
+            bullets, dropped = verify_all([fact.bullet()], self.by_id, self.names, self.ask.language)
             self.dropped += dropped if count else 0
             kept += [Fact(fact.kind, bullet.text, list(bullet.sources), bullet.owner) for bullet in bullets]
         return kept
