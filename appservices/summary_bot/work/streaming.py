@@ -29,6 +29,7 @@ class Streamer:
         self._render = render
         self._newest: Sections | None = None
         self._news = asyncio.Event()
+        self._ended = asyncio.Event()
         self._edits = 0
         self.event_id: str | None = None
         """The message that shows the answer, once there is one."""
@@ -39,18 +40,29 @@ class Streamer:
         self._news.set()
 
     async def run(self) -> None:
-        """Sends until cancelled. A homeserver that refuses an edit is asked again with the next one."""
+        """Sends until `end`. A homeserver that refuses an edit is asked again with the next one."""
         while True:
             await self._news.wait()
             self._news.clear()
-            assert self._newest is not None
+            if self._ended.is_set():
+                return
             if not self._newest:
                 continue
             try:
                 await self.put(await self._render(self._newest))
             except MatrixFailure as failure:
                 log.info("an answer could not be shown so far: %s", failure)
-            await asyncio.sleep(EDIT_INTERVAL_S)
+            try:
+                async with asyncio.timeout(EDIT_INTERVAL_S):
+                    await self._ended.wait()
+            except TimeoutError:
+                continue
+
+    def end(self) -> None:
+        """Ends `run` after what it is sending: a message broken off in between might come after the whole answer, or,
+        with the same transaction ID, in its place."""
+        self._ended.set()
+        self._news.set()
 
     async def put(self, part: Part) -> str:
         """Sends the message, or an edit of it; the message's event ID."""

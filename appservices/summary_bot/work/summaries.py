@@ -241,9 +241,10 @@ class _Sending:
         try:
             yield
         finally:
-            task.cancel()
+            self.streamer.end()
             await asyncio.wait([task])
             await self._summaries.note_sent(self)
+            task.result()
 
     async def finish(self, summary: Summary) -> None:
         """Sends the whole."""
