@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.summary_bot.model_server import ModelServer, model_server, provider
+from tests.summary_bot.model_server import ModelServer, model_server, provider, tokens_of
 from tests.summary_bot.support import BOT, Event, Person, Site, is_answer
 
 TALK = (
@@ -128,7 +128,7 @@ async def test_a_room_can_be_kept_to_local_models(site: Site, model: ModelServer
 
 
 async def test_a_second_summary_pays_only_for_what_is_new(site: Site, model: ModelServer) -> None:
-    async with site.bot(providers=[provider(model)]):
+    async with site.bot(providers=[provider(model)]) as bot:
         alice = await site.person()
         lines = [f"The part number {n} of the long report is about the harvest of field {n}." for n in range(120)]
         room_id = await room_with_talk(alice, *lines)
@@ -137,22 +137,12 @@ async def test_a_second_summary_pays_only_for_what_is_new(site: Site, model: Mod
         first = model.input_tokens
         folds = sum("These are facts" in request["messages"][0]["content"] for request in model.requests)
         assert folds == 1
-        await alice.user.send(room_id, "!summary 2h")
-        await alice.wait(lambda _, event: is_answer(event) and "120 of" in event["content"]["body"] and second(event))
-        again = [r for r in model.requests if "These are facts" not in r["messages"][0]["content"]]
-        assert model.input_tokens > first
-        assert len(again) == len(model.requests) - 2
-
-
-def second(event: Event) -> bool:
-    """The answer to a second question is the second such message: seen answers are told apart by their IDs."""
-    seen = SEEN.setdefault("ids", [])
-    if event["event_id"] not in seen:
-        seen.append(event["event_id"])
-    return len(seen) > 1
-
-
-SEEN: dict[str, list[str]] = {}
+        asked = await alice.user.send(room_id, "!summary 2h")
+        await alice.wait(lambda _, event: asked in str(event["content"].get("m.relates_to")))
+        await bot.until_idle()
+        folding = [r for r in model.requests if "These are facts" in r["messages"][0]["content"]]
+        assert len(folding) == 2
+        assert model.input_tokens - first == tokens_of(folding[1]) < first
 
 
 async def test_an_answer_is_shown_while_it_is_written(site: Site, model: ModelServer) -> None:
