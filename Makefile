@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: run test lint simulate bench bench-state-res clean
+.PHONY: run test lint simulate bench bench-state-res bench-summaries clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.installed
@@ -21,6 +21,9 @@ lint: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks
+
+bench-summaries: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.summaries
 
 bench-state-res: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.state_res

@@ -37,6 +37,7 @@ from homeserver.commands import (
     list_registration_tokens,
     list_reports,
 )
+from homeserver.companion import SummaryBot
 from homeserver.logs import setup_logging
 from homeserver.media_commands import add_media_commands
 from homeserver.services.accounts.deactivation import Deactivation
@@ -140,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="run a server, set up on the first start")
     up.add_argument("--data-dir", type=Path, default=DEFAULT_DATA_DIR, metavar="DIR", help="default: %(default)s")
     up.add_argument("--port", type=_port, metavar="N", help=f"port to listen on; default: {DEFAULT_PORT}")
+    up.add_argument("--without-bot", action="store_true", help="do not run the summary bot beside the server")
     up.set_defaults(run=run_up)
 
     serve = commands.add_parser("serve", help="run a server with a configuration of your own")
@@ -247,12 +249,29 @@ def run_up(arguments: argparse.Namespace) -> None:
     config = load_config(path)
     if arguments.port is not None:
         config = with_port(config, arguments.port)
+    bot = None if arguments.without_bot else prepare_bot(config)
 
     async def on_ready(running: RunningServer) -> None:
         administrator = await running.server.registration.ensure_first_administrator()
         print_welcome(config, path, running.addresses, administrator)
+        if bot is not None:
+            bot.start()
 
-    _serve(config, on_ready)
+    try:
+        _serve(config, on_ready)
+    finally:
+        if bot is not None:
+            bot.stop()
+
+
+def prepare_bot(config: Config) -> SummaryBot | None:
+    """The summary bot; None where no listener of this machine serves clients on a port."""
+    for listener in config.listeners:
+        if "client" in listener.resources and listener.unix_socket is None and is_loopback(listener):
+            bot = SummaryBot(config, config.data_dir / "appservices", f"http://{listener.endpoint}")
+            bot.prepare()
+            return bot
+    return None
 
 
 def run_serve(arguments: argparse.Namespace) -> None:

@@ -1,0 +1,1 @@
+"""What an answer is, how it is checked against its sources, and how it becomes messages: pure."""

@@ -1,0 +1,1 @@
+"""What turns messages into answers: one that needs nothing but this machine, and one that asks models."""

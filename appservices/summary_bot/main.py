@@ -1,0 +1,242 @@
+"""The composition root: makes every part of the bot, starts and stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from appservices.summary_bot.budget.ledger import Ledger
+from appservices.summary_bot.clock import Clock, now_ms
+from appservices.summary_bot.config import Config, Registration, load_registration
+from appservices.summary_bot.engines.extractive.process import ExtractiveEngine
+from appservices.summary_bot.engines.models.chain import Chain
+from appservices.summary_bot.engines.models.engine import ModelEngine
+from appservices.summary_bot.engines.summariser import Summariser
+from appservices.summary_bot.history.reader import PAUSE_MS, HistoryReader
+from appservices.summary_bot.http_api.routes import SummaryApi
+from appservices.summary_bot.matrix.appservice import BotService, NotNow
+from appservices.summary_bot.matrix.client import MatrixClient, MatrixFailure
+from appservices.summary_bot.matrix.courier import Courier
+from appservices.summary_bot.matrix.intake import Intake
+from appservices.summary_bot.matrix.media import Media
+from appservices.summary_bot.roles import all_roles
+from appservices.summary_bot.schedules.timer import Timer
+from appservices.summary_bot.storage.answers import AnswerRepository
+from appservices.summary_bot.storage.audit import AuditRepository
+from appservices.summary_bot.storage.budgets import BudgetRepository
+from appservices.summary_bot.storage.database import Database
+from appservices.summary_bot.storage.facts import FactRepository
+from appservices.summary_bot.storage.inbox import InboxRepository
+from appservices.summary_bot.storage.jobs import JobRepository
+from appservices.summary_bot.storage.schedules import ScheduleRepository
+from appservices.summary_bot.storage.settings import SettingsRepository
+from appservices.summary_bot.work.choices import Choices
+from appservices.summary_bot.work.conversation import Talk
+from appservices.summary_bot.work.costs import Costs
+from appservices.summary_bot.work.digests import Digests
+from appservices.summary_bot.work.dispatch import Dispatch
+from appservices.summary_bot.work.membership import Membership
+from appservices.summary_bot.work.queue import Workers
+from appservices.summary_bot.work.summaries import Summaries
+from appservices.summary_bot.work.voice import Voice
+
+CONNECT_INTERVAL_S = 1.0
+MAX_CONNECT_INTERVAL_S = 30.0
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Bot:
+    """A bot that runs, and its parts."""
+
+    config: Config
+    database: Database
+    service: BotService
+    workers: Workers
+    timer: Timer
+    chain: Chain
+    jobs: JobRepository
+    settings: SettingsRepository
+    budgets: BudgetRepository
+    port: int = 0
+    introduced: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the homeserver knows the bot's user and its name."""
+
+
+class Receiver:
+    """Takes transactions: stores what matters of each before it is acknowledged, then wakes the workers."""
+
+    def __init__(self, intake: Intake, inbox: InboxRepository, courier: Courier, clock: Clock) -> None:
+        self._intake = intake
+        self._inbox = inbox
+        self._courier = courier
+        self._clock = clock
+        self.workers: Workers | None = None
+
+    async def take(self, transaction_id: str, body: Mapping[str, Any]) -> None:
+        """Raises NotNow when the database cannot be reached."""
+        now = self._clock()
+        delivery = self._intake.sort(body, self._courier.direct_rooms, now)
+        if not delivery:
+            return
+        try:
+            is_new = await self._inbox.persist_delivery(transaction_id, delivery, now=now, pause_ms=PAUSE_MS)
+        except Database.connection_errors as error:
+            log.warning("a transaction could not be stored: %s", type(error).__name__)
+            raise NotNow from None
+        if is_new and self.workers is not None:
+            self.workers.cancel(delivery.redacted, delivery.gone)
+            await self.workers.wake()
+
+
+@asynccontextmanager
+async def running(config: Config, *, clock: Clock = now_ms) -> AsyncIterator[Bot]:
+    """A bot at work, until the `with` ends. Raises StorageError, ConfigError and OSError when it cannot start."""
+    registration = load_registration(Path(config.appservice.registration))
+    database = Database(
+        config.database.url.reveal(), schema=config.database.schema, max_connections=config.database.max_connections
+    )
+    await database.open()
+    built_in = ExtractiveEngine()
+    try:
+        bot, receiver, courier = _build(config, registration, database, built_in, clock)
+        await courier.open()
+        await bot.budgets.forget_reservations()
+        await bot.service.start(config.appservice.address, config.appservice.port)
+        try:
+            assert bot.service.runner is not None
+            bot.port = bot.service.runner.addresses[0][1]
+            loops = (bot.workers.run(), bot.timer.run(), _introduce(bot))
+            tasks = [asyncio.create_task(loop) for loop in loops]
+            try:
+                yield bot
+            finally:
+                receiver.workers = None
+                for task in tasks:
+                    task.cancel()
+                for result in await asyncio.gather(*tasks, return_exceptions=True):
+                    if isinstance(result, Exception):
+                        log.error("a part of the bot failed", exc_info=result)
+        finally:
+            await bot.service.stop()
+            await bot.chain.close()
+    finally:
+        await built_in.close()
+        await database.close()
+
+
+def _build(
+    config: Config, registration: Registration, database: Database, built_in: ExtractiveEngine, clock: Clock
+) -> tuple[Bot, Receiver, Courier]:
+    user_id = f"@{registration.sender_localpart}:{config.homeserver.domain}"
+    names = (user_id, f"@{registration.sender_localpart}", config.display_name, registration.sender_localpart)
+    settings, jobs = SettingsRepository(database), JobRepository(database)
+    budgets = BudgetRepository(database)
+    answers, audit = AnswerRepository(database), AuditRepository(database)
+    api = _LateApi()
+    client = MatrixClient(api, user_id)
+    courier = Courier(client, settings)
+    talk = Talk(client, settings, courier)
+    receiver = Receiver(Intake(user_id, names, config.limits.max_messages), InboxRepository(database), courier, clock)
+    history = HistoryReader(
+        client, settings, max_messages=config.limits.max_messages, permalink_base=config.permalink_base
+    )
+    membership = Membership(client, settings, answers, audit, courier, clock)
+    roles = all_roles(config.roles)
+    choices = Choices(settings, audit, membership, talk, roles, clock)
+    ledger = Ledger(config.budgets, budgets, clock)
+    chain = Chain(config.providers, ledger, clock)
+    models = ModelEngine(chain, FactRepository(database), ledger, built_in, roles, clock) if chain else None
+    summariser = Summariser(built_in, models)
+    summaries = Summaries(client, settings, answers, history, built_in, summariser, talk, clock)
+    costs = Costs(budgets, ledger, audit, talk, config.administrators, config.budgets.currency, clock)
+    schedules, facts = ScheduleRepository(database), FactRepository(database)
+    timer_changed = _Late[None]()
+    digests = Digests(client, settings, schedules, history, built_in, summaries, talk, timer_changed, clock)
+    media = Media(config.homeserver.url, registration.as_token, lambda: api.service.http_session)
+    voice = Voice(client, media, history, settings, chain, talk)
+    dispatch = Dispatch(
+        client,
+        jobs,
+        settings,
+        talk,
+        membership,
+        choices,
+        summaries,
+        costs,
+        digests,
+        voice,
+        names=names,
+        limits=config.limits,
+    )
+    workers = Workers(
+        jobs,
+        dispatch.handle,
+        dispatch.failed,
+        dispatch.cancelled,
+        clock=clock,
+        workers=config.limits.workers,
+        timeout_ms=config.limits.answer_timeout_ms,
+    )
+    timer = Timer(schedules, facts, client, workers, clock, keep_days=config.limits.keep_days)
+    timer_changed.call = timer.change
+    receiver.workers = workers
+    summary_api = SummaryApi(
+        config.homeserver.url, lambda: api.service.http_session, settings, history, summaries, config.limits
+    )
+    service = BotService(config, registration, receiver.take, summary_api.routes)
+    api.service = service
+    return Bot(config, database, service, workers, timer, chain, jobs, settings, budgets), receiver, courier
+
+
+class _Late(Generic[T]):
+    """Calls what is made later than whoever calls it."""
+
+    call: Callable[[], T]
+
+    def __call__(self) -> T:
+        return self.call()
+
+
+class _LateApi:
+    """mautrix's client, which is there from the listener's start on."""
+
+    service: BotService
+
+    async def request(self, method: Any, path: str, content: Any = None, **options: Any) -> Any:
+        return await self.service.intent.api.request(method, path, content, **options)
+
+
+async def _introduce(bot: Bot) -> None:
+    """Registers the bot's user and gives it its name, as soon as the homeserver answers."""
+    wait_s = CONNECT_INTERVAL_S
+    while True:
+        try:
+            await bot.service.intent.ensure_registered()
+            client = MatrixClient(bot.service.intent.api, bot.service.bot_mxid)
+            await client.set_display_name(bot.config.display_name)
+            bot.introduced.set()
+            return
+        except MatrixFailure as failure:
+            log.warning("the bot cannot introduce itself: %s", failure)
+            if not failure.is_temporary:
+                return
+        except Exception as error:  # noqa: BLE001 -- mautrix raises whatever its transport does
+            log.warning("the homeserver does not answer as it should: %r", error)
+        await asyncio.sleep(wait_s)
+        wait_s = min(2 * wait_s, MAX_CONNECT_INTERVAL_S)
+
+
+async def run(config: Config, stop: asyncio.Event) -> None:
+    """Runs a bot until it is told to stop."""
+    async with running(config) as bot:
+        log.info("the bot listens on %s:%s", config.appservice.address, bot.port)
+        await stop.wait()

@@ -1,0 +1,1 @@
+"""Digests at a time of day."""

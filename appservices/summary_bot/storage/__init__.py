@@ -1,0 +1,1 @@
+"""The bot's own schema in PostgreSQL: every SQL statement of the bot is in this package."""

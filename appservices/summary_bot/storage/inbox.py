@@ -1,0 +1,107 @@
+"""What a transaction of the homeserver brings, stored in one database transaction and once only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from appservices.summary_bot.storage.database import Database
+from appservices.summary_bot.storage.jobs import INSERT_JOBS, NewJob, job_columns
+
+INSERT_TRANSACTION = """
+INSERT INTO transactions (transaction_id, received_ts) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING 1
+"""
+
+# Whoever comes back after a pause has left off where they were before it: that is where "what is new" begins.
+UPSERT_READING = """
+INSERT INTO reading AS r (room_id, user_id, event_id, ts)
+SELECT DISTINCT ON (room_id, user_id) room_id, user_id, event_id, ts
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS new (room_id, user_id, event_id, ts)
+WHERE EXISTS (SELECT FROM rooms WHERE rooms.room_id = new.room_id AND enabled)
+ORDER BY room_id, user_id, ts DESC
+ON CONFLICT (room_id, user_id) DO UPDATE SET
+    left_off_event_id = CASE WHEN EXCLUDED.ts > r.ts + $5 THEN r.event_id ELSE r.left_off_event_id END,
+    left_off_ts = CASE WHEN EXCLUDED.ts > r.ts + $5 THEN r.ts ELSE r.left_off_ts END,
+    event_id = EXCLUDED.event_id, ts = EXCLUDED.ts
+WHERE EXCLUDED.ts >= r.ts
+"""
+
+INSERT_REDACTIONS = """
+INSERT INTO redactions (event_id, ts) SELECT DISTINCT event_id, $2::bigint FROM unnest($1::text[]) AS event_id
+ON CONFLICT DO NOTHING
+"""
+
+DELETE_CHUNKS_OF_EVENTS = """
+DELETE FROM chunks WHERE hash IN (SELECT hash FROM chunk_sources WHERE event_id = ANY($1::text[]))
+"""
+
+DELETE_JOBS_OF_EVENTS = "DELETE FROM jobs WHERE event_id = ANY($1::text[]) AND NOT running AND kind = 'command'"
+
+DELETE_JOBS_OF_LEAVERS = """
+DELETE FROM jobs USING unnest($1::text[], $2::text[]) AS gone (room_id, user_id)
+WHERE jobs.room_id = gone.room_id AND asker = gone.user_id AND NOT running AND kind = 'command'
+"""
+
+DELETE_SCHEDULES_OF_LEAVERS = """
+DELETE FROM schedules USING unnest($1::text[], $2::text[]) AS gone (room_id, user_id)
+WHERE schedules.room_id = gone.room_id AND schedules.user_id = gone.user_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Somebody has read a room up to an event."""
+
+    room_id: str
+    user_id: str
+    event_id: str
+    ts: int
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What matters to the bot in one transaction of the homeserver."""
+
+    jobs: list[NewJob] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
+    redacted: list[str] = field(default_factory=list)
+    gone: list[tuple[str, str]] = field(default_factory=list)
+    """(room, user) of those who left or were banned."""
+
+    def __bool__(self) -> bool:
+        return bool(self.jobs or self.receipts or self.redacted or self.gone)
+
+
+class InboxRepository:
+    """Writes deliveries."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def persist_delivery(self, transaction_id: str, delivery: Delivery, *, now: int, pause_ms: int) -> bool:
+        """Stores all of it or none; False if the transaction was stored before."""
+        async with self._database.transaction() as connection:
+            if not await connection.fetchval(INSERT_TRANSACTION, transaction_id, now):
+                return False
+            if delivery.redacted:
+                await connection.execute(INSERT_REDACTIONS, delivery.redacted, now)
+                await connection.execute(DELETE_CHUNKS_OF_EVENTS, delivery.redacted)
+                await connection.execute(DELETE_JOBS_OF_EVENTS, delivery.redacted)
+            if delivery.gone:
+                rooms, users = zip(*delivery.gone, strict=True)
+                await connection.execute(DELETE_JOBS_OF_LEAVERS, rooms, users)
+                await connection.execute(DELETE_SCHEDULES_OF_LEAVERS, rooms, users)
+            if delivery.jobs:
+                await connection.execute(INSERT_JOBS, *job_columns(delivery.jobs))
+            if delivery.receipts:
+                await connection.execute(UPSERT_READING, *_columns(delivery.receipts), pause_ms)
+        return True
+
+
+def _columns(receipts: Sequence[Receipt]) -> tuple[list[str], list[str], list[str], list[int]]:
+    return (
+        [receipt.room_id for receipt in receipts],
+        [receipt.user_id for receipt in receipts],
+        [receipt.event_id for receipt in receipts],
+        [receipt.ts for receipt in receipts],
+    )

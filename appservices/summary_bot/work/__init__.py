@@ -1,0 +1,1 @@
+"""The queue's workers, and what they do for each kind of job."""

@@ -1,0 +1,178 @@
+"""Answers by models: checked line by line, streamed, cached, and replaced by the built-in engine's when models fail."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from tests.summary_bot.model_server import ModelServer, model_server, provider, tokens_of
+from tests.summary_bot.support import BOT, Event, Person, Site, is_answer
+
+TALK = (
+    "We decided to ship version 2 on Friday.",
+    "Who writes the release notes?",
+    "I'll prepare the migration guide.",
+    "I disagree about Friday, it is too early.",
+)
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[ModelServer]:
+    """A model server."""
+    async with model_server() as server:
+        yield server
+
+
+async def room_with_talk(person: Person, *lines: str) -> str:
+    room_id = await person.room_with_bot(name="Release")
+    for line in lines or TALK:
+        await person.user.send(room_id, line)
+    return room_id
+
+
+def bodies(person: Person) -> list[str]:
+    return [e["content"]["body"] for events in person.rooms.values() for e in events if is_answer(e)]
+
+
+def last_version(person: Person, event: Event) -> dict[str, Any]:
+    """What a message says after its edits."""
+    content: dict[str, Any] = event["content"]
+    for events in person.rooms.values():
+        for other in events:
+            relates = other["content"].get("m.relates_to", {})
+            if relates.get("rel_type") == "m.replace" and relates.get("event_id") == event["event_id"]:
+                content = other["content"]["m.new_content"]
+    return content
+
+
+async def test_every_line_of_a_models_answer_is_borne_out(site: Site, model: ModelServer) -> None:
+    async with site.bot(providers=[provider(model)]):
+        alice = await site.person()
+        room_id = await room_with_talk(alice)
+        await alice.user.send(room_id, "!summary 2h")
+        answer = await alice.wait_answer("Written by test-model", without=room_id)
+        body = answer["content"]["body"]
+        assert all(line in body for line in TALK)
+        assert "4 of 4 messages" in body
+        assert model.requests[0]["response_format"]["type"] == "json_schema"
+        assert f"{alice.user_id}" not in model.prompts
+
+
+async def test_lies_are_dropped_and_counted(site: Site, model: ModelServer) -> None:
+    model.always = "lie"
+    async with site.bot(providers=[provider(model)]):
+        alice = await site.person()
+        room_id = await room_with_talk(alice)
+        await alice.user.send(room_id, "!summary 2h")
+        answer = await alice.wait_answer("4 lines were dropped", without=room_id)
+        assert "900 million" not in answer["content"]["body"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "calls"),
+    [([429, 503, "honest"], 3), (["invalid", "honest"], 2)],
+    ids=["retried", "repaired"],
+)
+async def test_what_may_pass_is_tried_again(site: Site, model: ModelServer, plan: list[object], calls: int) -> None:
+    model.plan = plan
+    async with site.bot(providers=[provider(model)]):
+        alice = await site.person()
+        room_id = await room_with_talk(alice)
+        await alice.user.send(room_id, "!summary 2h")
+        await alice.wait_answer("Written by test-model", without=room_id)
+        assert len(model.requests) == calls
+
+
+@pytest.mark.parametrize(
+    ("always", "reason", "calls"),
+    [(500, "none answered", 3), (401, "none answered", 1), ("invalid", "the answer made no sense", 2)],
+    ids=["down", "refused", "nonsense"],
+)
+async def test_the_built_in_engine_steps_in_and_says_so(
+    site: Site, model: ModelServer, always: object, reason: str, calls: int
+) -> None:
+    model.always = always
+    async with site.bot(providers=[provider(model)]):
+        alice = await site.person()
+        room_id = await room_with_talk(alice)
+        await alice.user.send(room_id, "!summary 2h")
+        answer = await alice.wait_answer(f"No model could be used ({reason})", without=room_id)
+        assert "ship version 2" in answer["content"]["body"]
+        assert len(model.requests) == calls
+
+
+async def test_the_next_provider_is_asked_when_one_stalls(site: Site, model: ModelServer) -> None:
+    async with model_server() as other:
+        other.always = "stall"
+        first = provider(other, name="first", try_timeout_ms=300, tries=1)
+        async with site.bot(providers=[first, provider(model)]):
+            alice = await site.person()
+            room_id = await room_with_talk(alice)
+            await alice.user.send(room_id, "!summary 2h")
+            await alice.wait_answer("Written by test-model", without=room_id)
+            assert len(other.requests) == 1
+
+
+async def test_a_room_can_be_kept_to_local_models(site: Site, model: ModelServer) -> None:
+    async with site.bot(providers=[provider(model)]):
+        alice = await site.person()
+        room_id = await room_with_talk(alice)
+        await alice.user.send(room_id, "!local on")
+        await alice.wait_answer("kept to local models", room_id=room_id)
+        await alice.user.send(room_id, "!summary 2h")
+        await alice.wait_answer("none is set up", without=room_id)
+        assert model.requests == []
+
+
+async def test_a_second_summary_pays_only_for_what_is_new(site: Site, model: ModelServer) -> None:
+    async with site.bot(providers=[provider(model)]) as bot:
+        alice = await site.person()
+        lines = [f"The part number {n} of the long report is about the harvest of field {n}." for n in range(120)]
+        room_id = await room_with_talk(alice, *lines)
+        await alice.user.send(room_id, "!summary 2h")
+        await alice.wait_answer("120 of 120 messages", without=room_id)
+        first = model.input_tokens
+        folds = sum("These are facts" in request["messages"][0]["content"] for request in model.requests)
+        assert folds == 1
+        asked = await alice.user.send(room_id, "!summary 2h")
+        await alice.wait(lambda _, event: asked in str(event["content"].get("m.relates_to")))
+        await bot.until_idle()
+        folding = [r for r in model.requests if "These are facts" in r["messages"][0]["content"]]
+        assert len(folding) == 2
+        assert model.input_tokens - first == tokens_of(folding[1]) < first
+
+
+async def test_an_answer_is_shown_while_it_is_written(site: Site, model: ModelServer) -> None:
+    model.pause_s = 0.15
+    async with site.bot(providers=[provider(model)]):
+        alice = await site.person()
+        room_id = await room_with_talk(alice)
+        await alice.user.send(room_id, "!summary 2h")
+        begun = await alice.wait_answer("Reading…", without=room_id)
+        await alice.wait_answer("Written by test-model", without=room_id)
+        whole = last_version(alice, begun)
+        assert "Reading…" not in whole["body"]
+        assert all(line in whole["body"] for line in TALK)
+        assert whole["m.mentions"] == {}
+        edits = [e for events in alice.rooms.values() for e in events if "m.new_content" in e["content"]]
+        times = [e["origin_server_ts"] for e in edits]
+        assert all(b - a >= 900 for a, b in pairwise(times[:-1]))
+        assert all(e["sender"] == BOT for e in edits)
+
+
+async def test_a_redacted_question_stops_the_work(site: Site, model: ModelServer) -> None:
+    model.always = "stall"
+    async with site.bot(providers=[provider(model)]) as bot:
+        alice = await site.person()
+        room_id = await room_with_talk(alice)
+        asked = await alice.user.send(room_id, "!summary 2h")
+        await model.stalled.wait()
+        (await alice.user.in_room("PUT", room_id, f"redact/{asked}/r1", {})).ok()
+        await bot.until_idle()
+        usage = await bot.bot.budgets.sum_usage(0, alice.user_id, None)
+        assert usage.calls == 1
+        await alice.look()
+        assert not any("Summary of" in body for body in bodies(alice))
