@@ -233,6 +233,9 @@ class RateLimits:
     invite: RateLimit | None = option(RateLimit(0.3, 10), "Invites sent, per user.")
     room_creation: RateLimit | None = option(RateLimit(0.1, 10), "Rooms created, per user.")
     media_upload: RateLimit | None = option(RateLimit(2.0, 30), "Uploads, per user.")
+    media_download: RateLimit | None = option(
+        RateLimit(100.0, 1000), "Files and thumbnails fetched, per user, or per address where no user is known."
+    )
     url_preview: RateLimit | None = option(RateLimit(1.0, 20), "Previews of web pages, per user.")
     presence: RateLimit | None = option(RateLimit(0.5, 10), "Changes of presence made by hand, per user.")
     search: RateLimit | None = option(RateLimit(1.0, 10), "Searches, of messages, users and rooms, per user.")

@@ -58,7 +58,9 @@ ROUTES = [
         resource="media",
     ),
     Route("GET", THUMBNAIL, "getContentThumbnailAuthed", get_content_thumbnail_authed, resource="media"),
-    Route("GET", "/_matrix/client/v1/media/config", "getConfigAuthed", get_config_authed, resource="media"),
+    Route(
+        "GET", "/_matrix/client/v1/media/config", "getConfigAuthed", get_config_authed, resource="media", limited=True
+    ),
     Route(
         "GET", "/_matrix/client/v1/media/preview_url", "getUrlPreviewAuthed", get_url_preview_authed, resource="media"
     ),

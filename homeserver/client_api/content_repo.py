@@ -107,6 +107,6 @@ ROUTES = [
         resource="media",
     ),
     Route("GET", THUMBNAIL, "getContentThumbnail", get_content_thumbnail, auth=False, resource="media"),
-    Route("GET", "/_matrix/media/v3/config", "getConfig", get_config, resource="media"),
+    Route("GET", "/_matrix/media/v3/config", "getConfig", get_config, resource="media", limited=True),
     Route("GET", "/_matrix/media/v3/preview_url", "getUrlPreview", get_url_preview, resource="media"),
 ]

@@ -33,7 +33,9 @@ class MediaRequest:
 
     @classmethod
     def of(cls, request: Request) -> MediaRequest:
-        """What a request asks for. Raises InvalidParam."""
+        """What a request asks for. Raises InvalidParam, LimitExceeded."""
+        asker = request.address if request.authenticated is None else request.authenticated.user_id
+        request.server.rate_limits.check("media_download", asker)
         return cls((request.params["serverName"], request.params["mediaId"]), wait_ms(request))
 
     def found(self, row: MediaRow, *, may_redirect: bool, cache_control: str) -> MediaRequest:
@@ -66,6 +68,7 @@ async def send_thumbnail(request: Request, found: MediaRequest, wanted: Wanted) 
 
 async def url_preview(request: Request) -> bytes:
     """What a page says of itself. Raises InvalidParam, MissingParam, and what `Previews.preview` raises."""
+    request.server.rate_limits.check("url_preview", request.requester.user_id)
     previews = request.server.media.previews
     if previews is None:
         raise MatrixError(404, "M_UNRECOGNIZED", "This server makes no previews")
@@ -73,7 +76,6 @@ async def url_preview(request: Request) -> bytes:
         raise MissingParam("url is missing")
     ts = request.query_integer("ts", 0) if "ts" in request.query else None
     check_url(request.query["url"])
-    request.server.rate_limits.check("url_preview", request.requester.user_id)
     return await previews.preview(request.query["url"], ts=ts, language=request.headers.get("Accept-Language"))
 
 

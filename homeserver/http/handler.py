@@ -82,7 +82,7 @@ class HttpHandler:
                 if request.authenticated.is_locked or request.authenticated.is_suspended:
                     await check_unrestricted(request)
                 if route.limited:
-                    self._server.rate_limits.check("request", request.authenticated.user_id)
+                    request.server.rate_limits.check("request", request.authenticated.user_id)
             response = await self._respond(http, await route.handler(request))
         except MatrixError as error:
             response = json_response(orjson.dumps(error.body()), status=error.status)
