@@ -24,7 +24,7 @@ from homeserver.services.notifier import Notifier
 from homeserver.services.rooms.authoring import Draft
 from homeserver.services.rooms.creation import RoomOptions
 from homeserver.services.rooms.room import Room
-from matrix.room_versions import ROOM_VERSIONS
+from matrix.room_versions import ROOM_VERSIONS, StateResolution
 from matrix.signatures import SigningKey
 from storage.database import Database, StorageError
 from storage.events import EventKind
@@ -244,13 +244,11 @@ class World:
     async def _check(self, room_id: str) -> None:
         states: dict[str, dict[tuple[str, str], str]] = {}
         known: dict[str, set[str]] = {}
+        rooms = await self._rooms_of(room_id)
         for server in self.servers:
-            assert server.server is not None
-            room = await server.server.access.find_resident_room(room_id)
-            if room is None or not room.local_joined:
-                continue
-            states[server.name] = await self._state(server.server, room)
-            known[server.name] = await self._events(server.server, room)
+            if (room := rooms.get(server.name)) is not None and server.server is not None:
+                states[server.name] = await self._state(server.server, room)
+                known[server.name] = await self._events(server.server, room)
         if not states:
             return
         differing = [
@@ -267,6 +265,28 @@ class World:
         everything = set.union(*known.values())
         for event_id in self.acknowledged:
             assert event_id in everything, f"{event_id} was acknowledged and is nowhere"
+
+    async def _rooms_of(self, room_id: str) -> dict[str, Room]:
+        """The room as each server has it that is in it, by its own account and by that of most others.
+
+        State resolution before room version 12 may forget members who had joined when the room was still public, on a
+        branch on which it is so no more: the others do not talk to their servers then, and nothing tells these.
+        https://spec.matrix.org/v1.19/rooms/v12/#state-resolution
+        """
+        rooms: dict[str, Room] = {}
+        for server in self.servers:
+            assert server.server is not None
+            room = await server.server.access.find_resident_room(room_id)
+            if room is not None and room.local_joined:
+                rooms[server.name] = room
+        may_forget = any(room.version.state_resolution is not StateResolution.V2_1 for room in rooms.values())
+        if not may_forget:
+            return rooms
+        return {
+            name: room
+            for name, room in rooms.items()
+            if 2 * sum(name in other.servers for other in rooms.values()) > len(rooms)
+        }
 
     async def _state(self, server: Server, room: Room) -> dict[tuple[str, str], str]:
         events = await server.events.load(room.state.values())
