@@ -6,6 +6,8 @@ https://spec.matrix.org/v1.19/client-server-api/#size-limits
 
 from typing import Any, Final
 
+import orjson
+
 from matrix.canonical_json import JsonError, check_event_value, encode_canonical_json
 from matrix.identifiers import MAX_IDENTIFIER_BYTES, get_domain, is_event_id, is_room_id, is_user_id
 from matrix.room_versions import EventIdFormat, RoomVersion
@@ -39,6 +41,8 @@ def check_pdu_format(event: dict[str, Any], room_version: RoomVersion) -> None:
     except JsonError as error:
         raise InvalidPdu(str(error)) from error
     check_size(len(encoded))
+    if not room_version.strict_canonical_json:
+        _check_numbers(event)
     _check_identifiers(event, room_version)
     _check_integer(event, "depth", 0, room_version.max_depth)
     _check_integer(event, "origin_server_ts", -_INT64_MAX, _INT64_MAX)
@@ -63,6 +67,8 @@ def _check_identifiers(event: dict[str, Any], room_version: RoomVersion) -> None
     for key, value in (("type", type), ("state_key", state_key)):
         if len(value.encode()) > MAX_IDENTIFIER_BYTES:
             raise EventTooLarge(f"{key} is longer than {MAX_IDENTIFIER_BYTES} bytes")
+        if "\0" in value:  # which the grammar of all other identifiers excludes, and PostgreSQL cannot store
+            raise InvalidPdu(f"{key} has a NUL character")
     if not is_user_id(event.get("sender")):
         raise InvalidPdu("sender must be a user ID")
     # A create event that wrongly has a room_id is rejected by the authorisation rules, not dropped here.
@@ -73,6 +79,14 @@ def _check_identifiers(event: dict[str, Any], room_version: RoomVersion) -> None
         event_id = event.get("event_id")
         if not is_event_id(event_id) or not get_domain(event_id):
             raise InvalidPdu("event_id must be an event ID with a domain")
+
+
+def _check_numbers(event: dict[str, Any]) -> None:
+    """Room versions before 6 set integers no bounds, but those beyond 64 bits cannot be stored as they are."""
+    try:
+        orjson.dumps(event)
+    except TypeError as error:
+        raise InvalidPdu(str(error)) from error
 
 
 def _check_integer(event: dict[str, Any], key: str, minimum: int, maximum: int) -> None:

@@ -292,3 +292,48 @@ async def test_who_was_never_there_reads_nothing(alice: User, peer: Peer) -> Non
     ):
         server = name_of(alice.homeserver)
         (await peer.ask(server, "GET", f"/_matrix/federation/v1/{path}")).error(403, "M_FORBIDDEN")
+
+
+@pytest.mark.parametrize("version", ["5", "11"])
+async def test_events_that_cannot_be_stored_are_dropped_alone(alice: User, peer: Peer, version: str) -> None:
+    intruder = await enter(alice, peer, version)
+    good = intruder.event()
+    bad = [
+        intruder.event(type="m.room\0.message"),
+        intruder.event(type="m.note", state_key="a\0b", content={}),
+        *([intruder.event(content={"number": 10**30})] if version == "5" else ()),
+    ]
+    results = (await intruder.send(*bad, good)).ok()["pdus"]
+    assert [("error" in results[event.event_id]) for event in (*bad, good)] == [True] * len(bad) + [False]
+    assert await is_shown(alice, intruder.room_id, good.event_id)
+
+
+async def test_an_event_without_depth_does_not_hush_the_next(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    since = (await alice.sync())["next_batch"]
+    shallow = intruder.event(depth=0)
+    loud = intruder.event(prev_events=[shallow.reference], depth=1)
+    assert (await intruder.send(shallow, loud)).ok() == {"pdus": {shallow.event_id: {}, loud.event_id: {}}}
+    room = (await alice.sync(since))["rooms"]["join"][intruder.room_id]
+    assert room["unread_notifications"]["notification_count"] == 2
+
+
+async def test_an_event_whose_id_is_no_string_is_dropped_alone(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer, "1")
+    good = intruder.event()
+    for event_id in ([], 5, None, {"a": "b"}):
+        answer = await intruder.send({**intruder.event().json, "event_id": event_id}, good)
+        assert answer.ok() == {"pdus": {good.event_id: {}}}
+
+
+async def test_an_event_of_one_room_is_no_child_of_another_rooms(alice: User, peer: Peer) -> None:
+    private = await alice.create_room()
+    said = await alice.send(private, "among us")
+    path = f"event/{quote(said, safe='')}"
+    before = (await alice.in_room("GET", private, path)).ok()
+    intruder = await enter(alice, peer)
+    thread = {"msgtype": "m.text", "body": "me too", "m.relates_to": {"rel_type": "m.thread", "event_id": said}}
+    event = intruder.event(content=thread)
+    assert (await intruder.send(event)).ok() == {"pdus": {event.event_id: {}}}
+    after = (await alice.in_room("GET", private, path)).ok()
+    assert after["unsigned"].get("m.relations") is None and before["unsigned"].get("m.relations") is None

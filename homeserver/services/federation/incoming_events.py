@@ -20,6 +20,7 @@ from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
 from matrix.hashes import compute_event_id
+from matrix.identifiers import is_event_id
 from matrix.pdu import InvalidPdu, Pdu
 from matrix.server_acl import is_server_allowed
 from storage.events import EventKind
@@ -72,6 +73,8 @@ class IncomingEvents:
     ) -> None:
         room = await self._registry.load(room_id)
         if room is None or not room.local_joined:
+            room = await self._joined_meanwhile(room_id)
+        if room is None or not room.local_joined:
             return  # nothing can be said of events in rooms that nobody here is in, not even by what ID
         reason = None if is_admitted(room, origin) else "Your server is kept out of this room"
         verified = await self._verification.verify(events, room.version)
@@ -98,6 +101,14 @@ class IncomingEvents:
         for done in taken:
             if done.cancelled() or done.exception() is not None:
                 raise MatrixError(503, "M_UNKNOWN", "The events could not be stored")
+
+    async def _joined_meanwhile(self, room_id: str) -> Room | None:
+        """The room, once a user's join of it that is under way is done: events that follow it may come before that."""
+        lock = self._locks.get(room_id)
+        if lock is None or not lock.locked():
+            return None
+        async with lock:
+            return await self._registry.load(room_id)
 
     async def receive_own(self, server: str, room_id: str, pdu: Pdu) -> None:
         """Takes in an event of a user here that another server has let into a room. Raises MatrixError."""
@@ -190,6 +201,7 @@ def is_admitted(room: Room, server_name: str) -> bool:
 
 def _event_id(event: object, room: Room) -> str | None:
     try:
-        return compute_event_id(event, room.version) if isinstance(event, dict) else None
+        event_id = compute_event_id(event, room.version) if isinstance(event, dict) else None
     except (ValueError, KeyError):
         return None
+    return event_id if is_event_id(event_id) else None  # versions 1 and 2 have it as the other server wrote it

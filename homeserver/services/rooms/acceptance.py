@@ -345,7 +345,11 @@ class Acceptance:
         """The objects of a message whose children change: the cache's, and what the room has kept of it."""
         self._events.relations_published += 1
         kept = (event for event in room.timeline if event.event_id == event_id)
-        return {id(event): event for event in (self._events.known(event_id), *kept) if event is not None}.values()
+        return {
+            id(event): event
+            for event in (self._events.known(event_id), *kept)
+            if event is not None and event.room == room.room
+        }.values()
 
     def _copies(self, room: Room, position: int) -> Iterable[StoredEvent]:
         """The objects of one event: the cache's, and the one that the room has kept where the cache let go of it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from homeserver.services.rooms.event_cache import EventCache
-from homeserver.services.rooms.room import NotLoaded, Room
+from homeserver.services.rooms.room import CREATE, NotLoaded, Room
 from matrix.pdu import Pdu
 from matrix.push_rules import (
     DEFAULT_RULES,
@@ -49,7 +49,7 @@ def count_event(
 
     Returns whether it notifies by the default rules. `thread` is None for the main timeline.
     """
-    context = room.power_context(pdu.sender) if room.tip.depth else None
+    context = room.power_context(pdu.sender) if room.tip_event(CREATE) is not None else None
     if context is None:
         return False
     outcome = evaluate_unmentioned(pdu.json, context)
