@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import quote
 
 import pytest
@@ -27,3 +28,15 @@ async def test_a_user_joins_a_room_of_another_server(make_server: MakeServer, ve
     assert ("m.room.member", alice.user_id) in state
     assert [event["state_key"] for event in room["timeline"]["events"]] == [bob.user_id]
     await bob.send(room_id, "hello")
+
+
+async def test_two_users_of_one_server_join_at_once(make_server: MakeServer) -> None:
+    here, there = await make_server("localhost"), await make_server("127.0.0.1")
+    alice, bob, carol = await here.register("alice"), await there.register("bob"), await there.register("carol")
+    room_id = await alice.create_room(preset="public_chat")
+    path = f"join/{quote(room_id, safe='')}?via={name_of(here)}"
+    for joined in await asyncio.gather(*(user.request("POST", path, {}) for user in (bob, carol))):
+        joined.ok()
+    for user in (bob, carol):
+        assert (await state_event(user, room_id, "m.room.member", user.user_id)).ok()["membership"] == "join"
+        await user.send(room_id, "hello")

@@ -86,9 +86,11 @@ class Membership:
         room = await self._access.find_resident_room(room_id)
         if room is None:
             room = await self.remote.join(user_id, room_id, servers, event_content)
-            if self.on_joined is not None:
-                await self.on_joined(user_id, room)
-            return
+            if room.tip_membership(user_id) == "join":
+                if self.on_joined is not None:
+                    await self.on_joined(user_id, room)
+                return
+            # Another user of this server got there first.
         try:
             await self._join_here(user_id, room, event_content)
         except MatrixError as error:
