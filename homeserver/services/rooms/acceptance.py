@@ -344,12 +344,10 @@ class Acceptance:
     def _copies_of(self, room: Room, event_id: str) -> Iterable[StoredEvent]:
         """The objects of a message whose children change: the cache's, and what the room has kept of it."""
         self._events.relations_published += 1
-        kept = (event for event in room.timeline if event.event_id == event_id)
-        return {
-            id(event): event
-            for event in (self._events.known(event_id), *kept)
-            if event is not None and event.room == room.room
-        }.values()
+        kept = [event for event in room.timeline if event.event_id == event_id]
+        if (known := self._events.known(event_id)) is not None and known.room == room.room:
+            kept.append(known)
+        return {id(event): event for event in kept}.values()
 
     def _copies(self, room: Room, position: int) -> Iterable[StoredEvent]:
         """The objects of one event: the cache's, and the one that the room has kept where the cache let go of it."""
