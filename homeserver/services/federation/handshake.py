@@ -77,7 +77,8 @@ class Handshake:
         answer = await self._transport.request(server, "GET", path, query=versions, timeout_ms=TEMPLATE_TIMEOUT_MS)
         event = answer.get("event") if isinstance(answer, dict) else None
         # "If not provided, the room version is assumed to be either "1" or "2"."
-        version = ROOM_VERSIONS.get(answer.get("room_version", "1")) if isinstance(answer, dict) else None
+        identifier = answer.get("room_version", "1") if isinstance(answer, dict) else None
+        version = ROOM_VERSIONS.get(identifier) if isinstance(identifier, str) else None
         if version is None or not isinstance(event, dict):
             raise RemoteMisbehaved(server, "the template is of no room version that was asked for")
         content = event.get("content")

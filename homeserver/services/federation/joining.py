@@ -66,6 +66,7 @@ class Joining:
             invite = await self._foreign_rooms.load_membership_event(user_id, room_id)
             known = [] if invite is None else [get_domain(invite.pdu.sender)]
             done = await self._handshake.run("join", user_id, room_id, [*known, *servers], content)
+            room = await self._registry.load(room_id)  # which may have gone out of memory meanwhile
             return await self._take_over(room, done)
 
     async def join_through(self, room: Room, user_id: str, servers: Sequence[str], content: dict[str, Any]) -> None:

@@ -104,7 +104,13 @@ class Receiving:
         """The same for a join that begins this server's part in a room: its state is the room's. Raises Dropped."""
         async with self._resolving(room):
             room.tip.extremities = []
-            return await self._on_branch(room, pdu, False, state_before=state_before, is_first=True)
+            done = None
+            try:
+                done = await self._on_branch(room, pdu, False, state_before=state_before, is_first=True)
+            finally:
+                # Unless the event has become the tip, the room in memory is not what it was any more.
+                room.stale |= done is None or not room.tip.extremities
+            return done
 
     async def on_tip(self, room: Room, pdu: Pdu, *, is_outgoing: bool = False) -> Done | None:
         """Takes in an event that stands on the tip and is allowed there; None for any other."""
