@@ -38,6 +38,7 @@ class Host:
         rules = self.event("m.room.join_rules", {"join_rule": "public"}, [member], [create, member])
         self.state = [create, member, rules]
         self.template: dict[str, Any] = {"room_version": "11"}
+        self.invites_meanwhile = False
         self.followers: list[asyncio.Task[Answer]] = []
         peer.handlers[f"/_matrix/federation/v1/make_join/{self.room_id}/"] = self._make_join
         peer.handlers[f"/_matrix/federation/v2/send_join/{self.room_id}/"] = self._send_join
@@ -81,9 +82,19 @@ class Host:
         path = f"/_matrix/federation/v1/send/welcome{next(_numbers)}"
         sending = asyncio.create_task(self.peer.ask(self.server_name, "PUT", path, content))
         self.followers.append(sending)
+        if self.invites_meanwhile:
+            self.followers.append(asyncio.create_task(self.invite(join.sender)))
         await asyncio.wait([sending], timeout=0.3)  # a server that waited for the join would not have answered yet
         state = [pdu.json for pdu in self.state]
         return web.json_response({"origin": self.peer.name, "event": join.json, "state": state, "auth_chain": state})
+
+    async def invite(self, user_id: str, room_state: list[Any] | None = None) -> Answer:
+        """An invitation of a user of the server."""
+        create, member, rules = self.state[:3]
+        event = self.event("m.room.member", {"membership": "invite"}, [rules], [create, member], state_key=user_id)
+        content = {"room_version": "11", "event": event.json, "invite_room_state": room_state or []}
+        path = f"/_matrix/federation/v2/invite/{quote(self.room_id, safe='')}/{quote(event.event_id, safe='')}"
+        return await self.peer.ask(self.server_name, "PUT", path, content)
 
     async def let_in(self, user: User) -> Answer:
         """A join by a user of the server."""
@@ -124,3 +135,27 @@ async def test_a_room_that_was_left_is_joined_again_after_a_bad_answer(alice: Us
     (await host.let_in(alice)).ok()
     assert (await state_event(alice, host.room_id, "m.room.member", alice.user_id)).ok()["membership"] == "join"
     await alice.send(host.room_id, "here again")
+
+
+async def test_an_invitation_does_not_take_back_the_join_that_is_under_way(alice: User, peer: Peer) -> None:
+    host = Host(peer, alice.homeserver)
+    host.invites_meanwhile = True
+    (await host.let_in(alice)).ok()
+    for sent in host.followers:
+        (await sent).ok()
+    rooms = (await alice.sync())["rooms"]
+    assert host.room_id in rooms["join"]
+    assert "invite" not in rooms
+
+
+async def test_an_invitation_may_tell_of_a_room_what_can_be_kept(alice: User, peer: Peer) -> None:
+    host = Host(peer, alice.homeserver)
+    huge = [
+        {"type": "m.huge", "state_key": str(n), "sender": host.user_id, "content": {"x": "y" * 90_000}}
+        for n in range(9)
+    ]
+    name = {"type": "m.room.name", "state_key": "", "sender": host.user_id, "content": {"name": "Here"}}
+    number = {"type": "m.number", "state_key": "", "sender": host.user_id, "content": {"number": 10**30}}
+    (await host.invite(alice.user_id, [number, *huge, name, 5])).ok()
+    events = (await alice.sync())["rooms"]["invite"][host.room_id]["invite_state"]["events"]
+    assert [event["type"] for event in events] == ["m.huge", "m.huge", "m.room.name", "m.room.member"]

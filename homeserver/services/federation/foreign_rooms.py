@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from homeserver.services.changes import Changes
 from homeserver.services.notifier import Notifier
 from homeserver.services.rooms.event_cache import EventCache
@@ -22,11 +24,13 @@ from storage.rooms import MembershipRow, RoomRepository, RoomRow
 from storage.stream import Writes
 
 MAX_STRIPPED_EVENTS = 100
+MAX_STRIPPED_BYTES = 256 * 1024
+"""How much of what another server tells of a room is kept: with room for a few events of the largest size."""
 STRIPPED_KEYS = ("type", "sender", "state_key", "content", "origin_server_ts", "event_id")
 
 
 class ForeignRooms:
-    """Keeps memberships in rooms whose state is not known here."""
+    """Keeps memberships in rooms whose state is not known here. The caller holds the room's lock."""
 
     def __init__(
         self,
@@ -71,13 +75,15 @@ class ForeignRooms:
         assert user_id is not None
         room_id = pdu.room_id
         room = await self._registry.load(room_id)
+        if room is not None and room.local_joined:
+            return  # the event comes in with all others of the room
         room_row = None
         if room is None:
             room, room_row = await self.room_for(room_id, pdu.room_version)
         await self._user_rooms.load(user_id)
         if (await self._events.load_id(pdu.event_id)) is not None:
             return
-        json = {**pdu.json, "unsigned": {key: [strip(event) for event in stripped_state[:MAX_STRIPPED_EVENTS]]}}
+        json = {**pdu.json, "unsigned": {key: _kept(stripped_state)}}
         position = self._stream.next_position()
         stored = Pdu(pdu.room_version, pdu.event_id, json)
         event = StoredEvent(position=position, room=room.room, pdu=stored, snapshot=0, kind=EventKind.OUTLIER)
@@ -97,6 +103,22 @@ class ForeignRooms:
             self._notifier.mark_users((user_id,))
 
         await self._stream.submit(position, writes, publish)
+
+
+def _kept(stripped_state: list[Any]) -> list[dict[str, Any]]:
+    """What is kept of a room's stripped state: as much of it as fits."""
+    kept: list[dict[str, Any]] = []
+    size = 0
+    for event in stripped_state[:MAX_STRIPPED_EVENTS]:
+        stripped = strip(event)
+        try:
+            added = len(orjson.dumps(stripped))
+        except TypeError:  # integers beyond 64 bits, which cannot be stored
+            continue
+        if size + added <= MAX_STRIPPED_BYTES:
+            size += added
+            kept.append(stripped)
+    return kept
 
 
 def strip(event: Any) -> dict[str, Any]:

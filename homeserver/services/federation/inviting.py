@@ -154,14 +154,15 @@ class Inviting:
             raise InvalidParam("The event is not an invitation of a user here by a user of your server")
         await self._check_room_state(pdu, room_state)
         await self._check_invitable(pdu.state_key)
-        room = await self._registry.load(room_id)
-        if room is not None and room.local_joined and not is_admitted(room, origin):
-            raise Forbidden("Your server is kept out of this room")
-        signed = sign_event(pdu.json, version, self._server_name, self._signing_key)
-        if room is None or not room.local_joined:
-            told = [*filter(is_stripped_event, room_state[:MAX_STRIPPED_EVENTS])]
-            own = Pdu(version, pdu.event_id, signed)
-            await self._foreign_rooms.persist_membership(own, [*told, stripped_event(pdu)], "invite_room_state")
+        async with self._incoming.lock(room_id):  # a join that is under way must not be taken back by its invitation
+            room = await self._registry.load(room_id)
+            if room is not None and room.local_joined and not is_admitted(room, origin):
+                raise Forbidden("Your server is kept out of this room")
+            signed = sign_event(pdu.json, version, self._server_name, self._signing_key)
+            if room is None or not room.local_joined:
+                told = [*filter(is_stripped_event, room_state[:MAX_STRIPPED_EVENTS])]
+                own = Pdu(version, pdu.event_id, signed)
+                await self._foreign_rooms.persist_membership(own, [*told, stripped_event(pdu)], "invite_room_state")
         return signed
 
     async def _check_room_state(self, pdu: Pdu, room_state: Sequence[object]) -> None:

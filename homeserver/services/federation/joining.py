@@ -129,10 +129,11 @@ class Joining:
 
     async def knock(self, user_id: str, room_id: str, servers: Sequence[str], content: dict[str, Any]) -> None:
         """Knocks on a room. Raises MatrixError. https://spec.matrix.org/v1.19/server-server-api/#knocking-rooms"""
-        done = await self._handshake.run("knock", user_id, room_id, servers, content)
-        told = done.answer.get("knock_room_state")
-        stripped = [event for event in told if is_stripped_event(event)] if isinstance(told, list) else []
-        await self._foreign_rooms.persist_membership(done.pdu, stripped, "knock_room_state")
+        async with self._incoming.lock(room_id):
+            done = await self._handshake.run("knock", user_id, room_id, servers, content)
+            told = done.answer.get("knock_room_state")
+            stripped = [event for event in told if is_stripped_event(event)] if isinstance(told, list) else []
+            await self._foreign_rooms.persist_membership(done.pdu, stripped, "knock_room_state")
 
     async def leave(self, user_id: str, room_id: str, content: dict[str, Any]) -> bool:
         """Declines an invitation or takes back a knock; False where there is none of a room that is not known.
@@ -140,6 +141,13 @@ class Joining:
         Where no server of the room can be reached, the user is out of it as far as this server is concerned.
         https://spec.matrix.org/v1.19/server-server-api/#leaving-rooms-rejecting-invites
         """
+        async with self._incoming.lock(room_id):
+            return await self._leave(user_id, room_id, content)
+
+    async def _leave(self, user_id: str, room_id: str, content: dict[str, Any]) -> bool:
+        room = await self._registry.load(room_id)
+        if room is not None and room.local_joined:
+            return False  # somebody has joined meanwhile, and the room's own rules hold
         before = await self._foreign_rooms.load_membership_event(user_id, room_id)
         if before is None or before.pdu.content.get("membership") not in ("invite", "knock"):
             return False
