@@ -43,7 +43,10 @@ class Outliers:
         wanted |= {create_id for pdu in pdus.values() if (create_id := create_event_id(pdu)) is not None}
         known = await self._events.load_ids(wanted)
         new: list[StoredEvent] = []
-        for pdu in in_auth_order([pdu for event_id, pdu in pdus.items() if event_id not in known]):
+        ordered = in_auth_order([pdu for event_id, pdu in pdus.items() if event_id not in known])
+        for number, pdu in enumerate(ordered, 1):
+            if number % CHUNK_EVENTS == 0:
+                await asyncio.sleep(0)  # a large room has a hundred thousand of them, and others wait meanwhile
             auth_events = [known[event_id] for event_id in pdu.auth_events if event_id in known]
             if len(auth_events) < len(pdu.auth_events):
                 log.info("an event was dropped, as its auth events are missing", event_id=pdu.event_id)

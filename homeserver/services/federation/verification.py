@@ -20,6 +20,9 @@ from matrix.signatures import VerifyKey, signature_key_ids, verify_event_signatu
 IN_THREAD_FROM_EVENTS = 8
 """From how many events on signatures are checked in a thread: libsodium lets go of the interpreter meanwhile."""
 
+YIELD_AFTER_EVENTS = 500
+"""How many events are parsed before others get their turn: the state of a large room has a hundred thousand."""
+
 SERVERS_AT_ONCE = 32
 MAX_KEYS_TRIED = 5
 """How many of the keys with which a server claims to have signed an event are looked at."""
@@ -46,7 +49,9 @@ class Verification:
     async def verify(self, events: Sequence[object], version: RoomVersion) -> list[Verified | InvalidPdu]:
         """Each of the events checked, or why it must be dropped, in the same order."""
         parsed: list[Pdu | InvalidPdu] = []
-        for event in events:
+        for number, event in enumerate(events, 1):
+            if number % YIELD_AFTER_EVENTS == 0:
+                await asyncio.sleep(0)
             try:
                 parsed.append(parse_pdu(_without_unsigned(event), version))
             except InvalidPdu as error:
