@@ -6,8 +6,6 @@ https://spec.matrix.org/v1.19/client-server-api/#size-limits
 
 from typing import Any, Final
 
-import orjson
-
 from matrix.canonical_json import JsonError, check_event_value, encode_canonical_json
 from matrix.identifiers import MAX_IDENTIFIER_BYTES, get_domain, is_event_id, is_room_id, is_user_id
 from matrix.room_versions import EventIdFormat, RoomVersion
@@ -41,8 +39,6 @@ def check_pdu_format(event: dict[str, Any], room_version: RoomVersion) -> None:
     except JsonError as error:
         raise InvalidPdu(str(error)) from error
     check_size(len(encoded))
-    if not room_version.strict_canonical_json:
-        _check_numbers(event)
     _check_identifiers(event, room_version)
     _check_integer(event, "depth", 0, room_version.max_depth)
     _check_integer(event, "origin_server_ts", -_INT64_MAX, _INT64_MAX)
@@ -79,14 +75,6 @@ def _check_identifiers(event: dict[str, Any], room_version: RoomVersion) -> None
         event_id = event.get("event_id")
         if not is_event_id(event_id) or not get_domain(event_id):
             raise InvalidPdu("event_id must be an event ID with a domain")
-
-
-def _check_numbers(event: dict[str, Any]) -> None:
-    """Room versions before 6 set integers no bounds, but those beyond 64 bits cannot be stored as they are."""
-    try:
-        orjson.dumps(event)
-    except TypeError as error:
-        raise InvalidPdu(str(error)) from error
 
 
 def _check_integer(event: dict[str, Any], key: str, minimum: int, maximum: int) -> None:

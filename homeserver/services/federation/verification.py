@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import orjson
+
 from homeserver.services.remote import KeyRing
 from matrix.hashes import content_hash_matches
 from matrix.identifiers import get_domain, is_user_id
@@ -53,7 +55,7 @@ class Verification:
             if number % YIELD_AFTER_EVENTS == 0:
                 await asyncio.sleep(0)
             try:
-                parsed.append(parse_pdu(_without_unsigned(event), version))
+                parsed.append(_storable(parse_pdu(_without_unsigned(event), version)))
             except InvalidPdu as error:
                 parsed.append(error)
         pdus = [pdu for pdu in parsed if isinstance(pdu, Pdu)]
@@ -85,6 +87,17 @@ class Verification:
 
         await asyncio.gather(*(load(server, key_ids) for server, key_ids in wanted.items() if key_ids))
         return found
+
+
+def _storable(pdu: Pdu) -> Pdu:
+    """An event as it is. Raises InvalidPdu for integers beyond 64 bits, which room versions before 6 do not exclude:
+    what is stored has none."""
+    if not pdu.room_version.strict_canonical_json:
+        try:
+            orjson.dumps(pdu.json)
+        except TypeError as error:
+            raise InvalidPdu(str(error)) from error
+    return pdu
 
 
 def _without_unsigned(event: object) -> object:
