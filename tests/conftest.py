@@ -24,6 +24,8 @@ from storage.embedded import EmbeddedPostgres
 from tests.client import Homeserver
 
 TEMPLATE = "template_weft"
+ANSWERED = ("accounts", "appservice", "client_api", "federation", "media", "push")
+"""Folders of the tests that ask the client API."""
 LAST = "test_every_error_that_the_specification_names_is_produced"
 SHARED_SECRET = "shared between the tests"
 
@@ -44,9 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     items[:] = [item for item in items if item.name != LAST]
     modules = {item.path for item in items}
-    whole = {
-        path for folder in ("accounts", "client_api") for path in (Path(__file__).parent / folder).glob("test_*.py")
-    }
+    whole = {path for folder in ANSWERED for path in (Path(__file__).parent / folder).glob("test_*.py")}
     if modules >= whole and not config.option.keyword:
         items += last
     else:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from urllib.parse import quote
 
-from tests.client import User
+from tests.client import Homeserver, User
 from tests.client_api.support import page_through, state_event
 from tests.federation.conftest import MakeServer, name_of
+from tests.federation.peer import Peer, json
 
 ARRIVES_WITHIN_S = 30
 
@@ -79,8 +80,21 @@ async def test_an_invitation_goes_to_the_other_server(make_server: MakeServer) -
     room_id = await alice.create_room(preset="private_chat", name="Secret", invite=[bob.user_id])
     invite = (await bob.sync())["rooms"]["invite"][room_id]["invite_state"]["events"]
     assert {"name": "Secret"} in [event["content"] for event in invite]
+    assert all(event.keys() == {"type", "sender", "state_key", "content"} for event in invite), (
+        "it is passed on as it came"
+    )
     (await bob.request("POST", f"join/{quote(room_id, safe='')}", {})).ok()
     await expect_event(bob, room_id, await alice.send(room_id, "welcome"))
+
+
+async def test_a_server_that_does_not_know_the_version_cannot_be_invited(weft: Homeserver, peer: Peer) -> None:
+    alice = await weft.register("alice")
+    room_id = await alice.create_room(preset="private_chat")
+    refusal = {"errcode": "M_INCOMPATIBLE_ROOM_VERSION", "error": "What is that?", "room_version": "12"}
+    peer.handlers[f"/_matrix/federation/v2/invite/{room_id}/"] = json(refusal, status=400)
+    bob = f"@bob:{peer.name}"
+    (await alice.in_room("POST", room_id, "invite", {"user_id": bob})).error(400, "M_UNSUPPORTED_ROOM_VERSION")
+    (await state_event(alice, room_id, "m.room.member", bob)).error(404, "M_NOT_FOUND")
 
 
 async def test_an_invitation_may_be_declined(make_server: MakeServer) -> None:

@@ -102,6 +102,11 @@ class Inviting:
                 answer = await self._put(server, f"/_matrix/federation/v1/{path}", event)
                 answer = answer[1] if isinstance(answer, list) and len(answer) == 2 else answer
         except RemoteRefused as refusal:
+            if refusal.errcode == "M_INCOMPATIBLE_ROOM_VERSION":
+                # What clients know it by: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidinvite
+                raise MatrixError(
+                    400, "M_UNSUPPORTED_ROOM_VERSION", f"{server} does not support the room's version"
+                ) from None
             raise refusal_as_error(refusal) from None
         except RemoteFailure as failure:
             raise bad_gateway(failure) from None

@@ -27,7 +27,10 @@ def stripped_event(pdu: Pdu) -> dict[str, Any]:
 
 
 def foreign_stripped_state(event: StoredEvent) -> list[Any]:
-    """What another server told of a room along with a member event of a user here, and that event."""
+    """What another server told of a room along with a member event of a user here, and that event.
+
+    It is not passed on as it came: https://spec.matrix.org/v1.19/client-server-api/#stripped-state
+    """
     unsigned = event.pdu.json.get("unsigned")
     told: list[Any] = []
     if isinstance(unsigned, dict):
@@ -35,5 +38,14 @@ def foreign_stripped_state(event: StoredEvent) -> list[Any]:
             found = unsigned.get(key)
             told += found if isinstance(found, list) else []
     own = [event.pdu.type, event.pdu.state_key]
-    others = [one for one in told if isinstance(one, dict) and [one.get("type"), one.get("state_key")] != own]
+    others = [pruned for one in told if (pruned := _pruned(one)) and [pruned["type"], pruned["state_key"]] != own]
     return [*others, stripped_event(event.pdu)]
+
+
+def _pruned(told: object) -> dict[str, Any] | None:
+    """What another server told, without what does not belong into stripped state; None for what is no state at all."""
+    if not isinstance(told, dict) or not isinstance(told.get("content"), dict):
+        return None
+    if not all(isinstance(told.get(name), str) for name in ("type", "sender", "state_key")):
+        return None
+    return {name: told[name] for name in ("type", "sender", "state_key", "content")}
