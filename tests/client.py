@@ -125,7 +125,10 @@ class Homeserver:
         async with self._session.request(
             method, URL(url, encoded=True), data=data, headers=headers, allow_redirects=False
         ) as response:
-            return Fetched(response.status, response.headers, await response.read())
+            body = await response.read()
+            if response.status >= 400 and response.content_type == "application/json":
+                answers.note(method, path, response.status, await response.json())
+            return Fetched(response.status, response.headers, body)
 
     async def register(self, name: str | None = None) -> User:
         """A new user, logged in."""

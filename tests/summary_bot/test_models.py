@@ -77,7 +77,7 @@ async def test_lies_are_dropped_and_counted(site: Site, model: ModelServer) -> N
     ids=["retried", "repaired"],
 )
 async def test_what_may_pass_is_tried_again(site: Site, model: ModelServer, plan: list[object], calls: int) -> None:
-    model.plan = plan
+    model.plan = list(plan)
     async with site.bot(providers=[provider(model)]):
         alice = await site.person()
         room_id = await room_with_talk(alice)
