@@ -235,3 +235,11 @@ async def test_a_backup_outlives_a_restart_and_goes_with_the_account(start_serve
         assert homeserver.running is not None
         pool = homeserver.running.server.database.pool
         assert await pool.fetchval("SELECT count(*) FROM backed_up_keys") == 0
+
+
+@pytest.mark.parametrize("path", [f"room_keys/keys/{encode(ROOM)}", f"room_keys/keys/{encode(ROOM)}/session"])
+async def test_keys_of_a_backup_that_is_not_there_are_not_found(alice: User, path: str) -> None:
+    for method, body in (("GET", None), ("PUT", {"sessions": {}}), ("DELETE", None)):
+        if method == "PUT" and path.endswith("/session"):
+            continue
+        (await alice.request(method, path, body, version="99")).error(404, "M_NOT_FOUND")
