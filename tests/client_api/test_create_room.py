@@ -261,3 +261,9 @@ async def test_rooms_outlive_a_restart(start_server: StartServer) -> None:
         ids = [event["event_id"] for event in await page_through(alice, room_id, "b", limit=3)]
         assert ids[:2] == [second, first]
         assert await alice.send(another, "x")
+
+
+async def test_a_room_is_not_made_of_what_is_no_json(shared_homeserver: Homeserver) -> None:
+    alice = await shared_homeserver.register()
+    path = "/_matrix/client/v3/createRoom"
+    (await shared_homeserver.request("POST", path, data=b"{", token=alice.token)).error(400, "M_NOT_JSON")
