@@ -98,6 +98,7 @@ class Database:
         self._url = url
         self._revive = revive
         self._max_connections = max_connections
+        self._reviving = asyncio.Lock()
         self._pool: asyncpg.Pool | None = None
         self._writer: asyncpg.Connection | None = None
 
@@ -115,8 +116,7 @@ class Database:
                 self._url,
                 min_size=1,
                 max_size=self._max_connections,
-                statement_cache_size=256,
-                command_timeout=60,
+                connect=self._connect,
                 connection_class=self._connection_class,
             )
             async with self.pool.acquire() as connection:
@@ -143,15 +143,20 @@ class Database:
             self._writer = connection
         return self._writer
 
-    async def _connect(self) -> asyncpg.Connection:
+    async def _connect(self, *_arguments: object, **_more: object) -> asyncpg.Connection:
+        """A connection for the pool or the writer; what a pool says about connections is the same as said here."""
         try:
             return await self._connect_once()
         except OSError:
             if self._revive is None:
                 raise
-            log.warning("the embedded PostgreSQL is not there: starting it")
-            await asyncio.to_thread(self._revive)
-            return await self._connect_once()
+        async with self._reviving:
+            try:
+                return await self._connect_once()  # another who noticed has started it meanwhile
+            except OSError:
+                log.warning("the embedded PostgreSQL is not there: starting it")
+                await asyncio.to_thread(self._revive)
+                return await self._connect_once()
 
     async def _connect_once(self) -> asyncpg.Connection:
         return await asyncpg.connect(

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 START_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 20.0
 
@@ -101,7 +103,10 @@ def postmaster_pid(data_dir: Path) -> int | None:
 
 
 def kill_postgres(data_dir: Path) -> None:
-    """`kill -9` of the embedded PostgreSQL's first process: the others follow it, nothing is written any more."""
+    """`kill -9` of the embedded PostgreSQL's first process, and the end of the others, which follow it."""
     pid = postmaster_pid(data_dir)
     assert pid is not None
+    others = psutil.Process(pid).children(recursive=True)
     os.kill(pid, signal.SIGKILL)
+    _, alive = psutil.wait_procs(others, timeout=STOP_TIMEOUT_S)
+    assert not alive
