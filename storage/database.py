@@ -78,6 +78,14 @@ async def migrate(connection: asyncpg.Connection) -> list[str]:
         await connection.execute("SELECT pg_advisory_unlock($1)", MIGRATION_LOCK)
 
 
+async def _keep_session(connection: asyncpg.Connection) -> None:
+    """Takes a connection back into the pool as it is: nothing here sets what outlives a transaction.
+
+    So the round trip that would let go of locks, cursors, listeners and settings is saved.
+    """
+    assert not connection.is_in_transaction()
+
+
 class Database:
     """A bounded pool for reads and small transactions, and the one connection that writes the stream.
 
@@ -117,6 +125,7 @@ class Database:
                 min_size=1,
                 max_size=self._max_connections,
                 connect=self._connect,
+                reset=_keep_session,
                 connection_class=self._connection_class,
             )
             async with self.pool.acquire() as connection:
