@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast
@@ -36,14 +37,19 @@ class Response:
         return orjson.loads(self.body)
 
 
-def request_bytes(method: str, path: str, token: str | None = None, content: object = None) -> bytes:
+def request_bytes(
+    method: str, path: str, token: str | None = None, content: object = None, *, authorization: str | None = None
+) -> bytes:
     """A whole request. `path` holds the query and is already percent-encoded; `content` becomes a JSON body.
 
-    No `Accept-Encoding` goes out, so no server spends time on compression.
+    `token` is a user's; `authorization` is a whole header, as servers send it. No `Accept-Encoding` goes out, so no
+    server spends time on compression.
     """
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
     if token is not None:
-        head += f"Authorization: Bearer {token}\r\n"
+        authorization = f"Bearer {token}"
+    if authorization is not None:
+        head += f"Authorization: {authorization}\r\n"
     if content is None:
         return (head + "\r\n").encode()
     body = orjson.dumps(content)
@@ -73,10 +79,11 @@ def join_chunks(data: bytes) -> bytes | None:
 
 
 class Connection(asyncio.Protocol):
-    """One kept-alive connection to a server on this machine; an async context manager."""
+    """One kept-alive connection to a server on this machine, by TLS where that is given; an async context manager."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self._port = port
+        self._tls = tls
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[Response] | None = None
         self._buffer = bytearray()
@@ -120,7 +127,8 @@ class Connection(asyncio.Protocol):
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_connection(lambda: self, "127.0.0.1", self._port)
+            name = None if self._tls is None else "localhost"
+            await loop.create_connection(lambda: self, "127.0.0.1", self._port, ssl=self._tls, server_hostname=name)
         except OSError as error:
             raise HttpError(f"no connection to port {self._port}: {error}") from error
 

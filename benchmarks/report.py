@@ -19,8 +19,8 @@ class Row:
     label: str
     figure: str
     unit: str
-    budgets: tuple[float, ...]
-    """The first step and, where there is one, the aim."""
+    budgets: tuple[float, ...] = ()
+    """The first step and, where there is one, the aim. None where there is nothing to compare with but the ratio."""
     more_is_better: bool = False
 
     def ratio(self, ours: float, theirs: float) -> float | None:
@@ -30,6 +30,8 @@ class Row:
 
     def met(self, value: float) -> str:
         """Whether the value keeps to the budget."""
+        if not self.budgets:
+            return "–"
         kept = [value >= budget if self.more_is_better else value <= budget for budget in self.budgets]
         if all(kept):
             return "yes"
@@ -54,10 +56,35 @@ ROWS = (
 )
 
 
-def budget_table(results: Results) -> str:
+FEDERATION_ROWS = (
+    Row("inbound PDUs of one stream", "inbound_rate", "PDUs/s", (1000,), more_is_better=True),
+    Row("one such PDU, server CPU", "inbound_cpu_ms", "ms"),
+    Row("the same with two branches", "branches_rate", "PDUs/s", (1000,), more_is_better=True),
+    Row("one such PDU, server CPU", "branches_cpu_ms", "ms"),
+    Row("join a room of 1,000, until one may send", "remote_join_1000_may_send_s", "s"),
+    Row("the same, until all members are known", "remote_join_1000_complete_s", "s"),
+    Row("the same, server CPU", "remote_join_1000_cpu_s", "s"),
+    Row("join a room of 5,000, until one may send", "remote_join_5000_may_send_s", "s"),
+    Row("the same, until all members are known", "remote_join_5000_complete_s", "s"),
+    Row("the same, server CPU", "remote_join_5000_cpu_s", "s"),
+    Row("let one into a room of 1,000, p50", "served_join_1000_full_p50_ms", "ms"),
+    Row("the same, server CPU", "served_join_1000_full_cpu_ms", "ms"),
+    Row("the same without members, p50", "served_join_1000_brief_p50_ms", "ms"),
+    Row("let one into a room of 5,000, p50", "served_join_5000_full_p50_ms", "ms"),
+    Row("the same, server CPU", "served_join_5000_full_cpu_ms", "ms"),
+    Row("the same without members, p50", "served_join_5000_brief_p50_ms", "ms"),
+    Row("send to the other server's /sync, p50", "remote_delivery_p50_ms", "ms"),
+    Row("the same, CPU of the sending server", "remote_delivery_sender_cpu_ms", "ms"),
+    Row("the same, CPU of the receiving server", "remote_delivery_receiver_cpu_ms", "ms"),
+)
+_FEDERATED_FIGURES = ("inbound_", "branches_", "remote_", "served_")
+_FEDERATION_TITLE = "## Federation"
+
+
+def budget_table(results: Results, rows: Sequence[Row] = (*ROWS, *FEDERATION_ROWS)) -> str:
     """The table of the budget, in Markdown."""
     lines = [["unit of work", "Synapse", "Weft", "ratio", "budget", "met?"]]
-    for row in ROWS:
+    for row in rows:
         theirs, ours = (results.get(name, {}).get(row.figure) for name in ("synapse", "weft"))
         if theirs is None and ours is None:
             continue
@@ -68,7 +95,7 @@ def budget_table(results: Results) -> str:
                 "–" if theirs is None else f"{number(theirs)} {row.unit}",
                 "–" if ours is None else f"{number(ours)} {row.unit}",
                 "–" if ratio is None else f"{number(ratio)}×",
-                ", then ".join(number(budget) for budget in row.budgets) + f" {row.unit}",
+                ", then ".join(number(budget) for budget in row.budgets) + f" {row.unit}" if row.budgets else "–",
                 "–" if ours is None else row.met(ours),
             ]
         )
@@ -126,14 +153,21 @@ def machine(postgres_version: str, versions: Sequence[str], commit_p50_ms: float
 
 def document(results: Results, machine_list: str, date: str, failures: Sequence[str]) -> str:
     """The whole of RESULTS.md."""
-    failed = "".join(f"\n- {failure}" for failure in failures)
+    federated = {
+        server: {name: value for name, value in figures.items() if name.startswith(_FEDERATED_FIGURES)}
+        for server, figures in results.items()
+    }
+    local = {
+        server: {name: value for name, value in figures.items() if name not in federated[server]}
+        for server, figures in results.items()
+    }
     return f"""# Benchmark results
 
 Measured on {date} by `make bench`. [README.md](README.md) says how, and how to read it; a ratio above 1 means that
 Weft is that many times better. Absolute times drift from machine to machine: the ratio is what counts.
 
-{budget_table(results)}
-{f"{chr(10)}Not measured:{chr(10)}{failed}{chr(10)}" if failures else ""}
+{budget_table(local, ROWS)}
+{_not_measured(failures)}
 ## Machine
 
 {machine_list}
@@ -143,5 +177,31 @@ Weft is that many times better. Absolute times drift from machine to machine: th
 Names end in their unit. `cpu` is the server's process tree, `pg_cpu` the backends of its database, `pg_background_cpu`
 what PostgreSQL does for everybody; `client_share` is the part of one core that the load generator used.
 
+{figures_table(local)}
+
+{federation(federated, machine_list, date, ())}"""
+
+
+def federation(results: Results, machine_list: str, date: str, failures: Sequence[str]) -> str:
+    """The part of RESULTS.md on federation, which can be measured alone and is the last one."""
+    return f"""{_FEDERATION_TITLE}
+
+Measured on {date} by `make bench` or `python -m benchmarks --only federation`.
+
+{budget_table(results, FEDERATION_ROWS)}
+{_not_measured(failures)}
+{machine_list}
+
 {figures_table(results)}
 """
+
+
+def replace_federation(document: str, section: str) -> str:
+    """RESULTS.md with another part on federation."""
+    before, _, _ = document.partition(_FEDERATION_TITLE)
+    return f"{before.rstrip()}\n\n{section}"
+
+
+def _not_measured(failures: Sequence[str]) -> str:
+    failed = "".join(f"\n- {failure}" for failure in failures)
+    return f"\nNot measured:\n{failed}\n" if failures else ""

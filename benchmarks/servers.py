@@ -79,14 +79,37 @@ class Postgres:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """Files of a certificate for `localhost`, of its key, and of the authority that made it."""
+
+    certificate: Path
+    key: Path
+    authority: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Homeserver:
-    """A running homeserver that answers on a port of this machine. Its database is named as it is."""
+    """A running homeserver that answers on a port of this machine. Its database is named as it is.
+
+    One that federates is reached by others at `server_name`, `localhost` and a port of its own.
+    """
 
     name: str
     pid: int
     port: int
     shared_secret: str
     version: str
+    server_name: str = SERVER_NAME
+
+    @property
+    def kind(self) -> str:
+        """What it is, whatever the number of those that run: "synapse" or "weft"."""
+        return self.name.rstrip("0123456789")
+
+    @property
+    def federation_port(self) -> int:
+        """Where other servers reach it."""
+        return int(self.server_name.rpartition(":")[2])
 
 
 def _die_with_parent() -> None:
@@ -231,7 +254,9 @@ def install_synapse() -> Path:
     return python
 
 
-def synapse_config(directory: Path, port: int, socket_dir: Path, shared_secret: str) -> dict[str, Any]:
+def synapse_config(
+    directory: Path, port: int, socket_dir: Path, shared_secret: str, database: str = "synapse"
+) -> dict[str, Any]:
     """Synapse as it is out of the box (one process, presence on, its own cache sizes), without limits or federation.
 
     https://element-hq.github.io/synapse/latest/usage/configuration/config_documentation.html
@@ -250,7 +275,7 @@ def synapse_config(directory: Path, port: int, socket_dir: Path, shared_secret: 
         ],
         "database": {
             "name": "psycopg2",
-            "args": {"user": "synapse", "dbname": "synapse", "host": str(socket_dir), "cp_min": 5, "cp_max": 10},
+            "args": {"user": database, "dbname": database, "host": str(socket_dir), "cp_min": 5, "cp_max": 10},
         },
         "log_config": str(directory / "log.yaml"),
         "media_store_path": str(directory / "media"),
@@ -273,16 +298,45 @@ def synapse_config(directory: Path, port: int, socket_dir: Path, shared_secret: 
     }
 
 
+def _synapse_federation(tls: Tls, port: int) -> dict[str, Any]:
+    """What makes Synapse federate on loopback, without limits."""
+    return {
+        "server_name": f"localhost:{port}",
+        "tls_certificate_path": str(tls.certificate),
+        "tls_private_key_path": str(tls.key),
+        "federation_custom_ca_list": [str(tls.authority)],
+        "federation_domain_whitelist": None,
+        "ip_range_whitelist": ["127.0.0.0/8", "::1/128"],
+        "rc_federation": {"window_size": 1000, "sleep_limit": 1_000_000, "reject_limit": 1_000_000, "concurrent": 50},
+    }
+
+
 @contextlib.asynccontextmanager
-async def synapse(run_dir: Path, database: Postgres) -> AsyncIterator[Homeserver]:
-    """Synapse, its main process alone."""
+async def synapse(
+    run_dir: Path, database: Postgres, *, name: str = "synapse", tls: Tls | None = None
+) -> AsyncIterator[Homeserver]:
+    """Synapse, its main process alone. With `tls` it federates."""
     python = install_synapse()
-    await database.create_database("synapse")
-    directory = run_dir / "synapse"
+    await database.create_database(name)
+    directory = run_dir / name
     directory.mkdir()
     port, shared_secret = _free_port(), secrets.token_hex(16)
+    settings = synapse_config(directory, port, database.socket_dir, shared_secret, name)
+    if tls is not None:
+        federation_port = _free_port()
+        settings |= _synapse_federation(tls, federation_port)
+        resources = [{"names": ["federation"], "compress": False}]
+        settings["listeners"].append(
+            {
+                "type": "http",
+                "port": federation_port,
+                "tls": True,
+                "bind_addresses": ["127.0.0.1"],
+                "resources": resources,
+            }
+        )
     config = directory / "homeserver.yaml"
-    config.write_text(yaml.safe_dump(synapse_config(directory, port, database.socket_dir, shared_secret)))
+    config.write_text(yaml.safe_dump(settings))
     logging = {"version": 1, "root": {"level": "WARNING", "handlers": ["console"]}, "disable_existing_loggers": False}
     logging["handlers"] = {"console": {"class": "logging.StreamHandler"}}
     (directory / "log.yaml").write_text(yaml.safe_dump(logging))
@@ -290,33 +344,52 @@ async def synapse(run_dir: Path, database: Postgres) -> AsyncIterator[Homeserver
     log = directory / "log"
     with _running(command, log) as process:
         version = await _wait_until_ready(process, port, log)
-        yield Homeserver("synapse", process.pid, port, shared_secret, version)
+        yield Homeserver(name, process.pid, port, shared_secret, version, settings["server_name"])
+
+
+def _weft_federation(settings: dict[str, Any], tls: Tls, port: int) -> None:
+    """Make Weft federate on loopback."""
+    settings["server_name"] = f"localhost:{port}"
+    settings["federation"] = {"allowed_ip_ranges": ["127.0.0.0/8", "::1/128"], "custom_ca_file": str(tls.authority)}
+    settings["listeners"].append(
+        {
+            "address": "127.0.0.1",
+            "port": port,
+            "resources": ["federation"],
+            "tls_certificate": str(tls.certificate),
+            "tls_key": str(tls.key),
+        }
+    )
 
 
 @contextlib.asynccontextmanager
-async def weft(run_dir: Path, database: Postgres) -> AsyncIterator[Homeserver]:
-    """Weft, one process, as `weft serve` runs it."""
-    await database.create_database("weft")
-    directory = run_dir / "weft"
+async def weft(
+    run_dir: Path, database: Postgres, *, name: str = "weft", tls: Tls | None = None
+) -> AsyncIterator[Homeserver]:
+    """Weft, one process, as `weft serve` runs it. With `tls` it federates."""
+    await database.create_database(name)
+    directory = run_dir / name
     directory.mkdir()
     port, shared_secret = _free_port(), secrets.token_hex(16)
     config = directory / "weft.yaml"
-    settings = {
+    settings: dict[str, Any] = {
         "server_name": SERVER_NAME,
         "data_dir": str(directory),
         "listeners": [
             {"address": "127.0.0.1", "port": port, "resources": ["client", "federation", "media", "health"]},
         ],
-        "database": {"url": database.url("weft", "weft")},
+        "database": {"url": database.url(name, name)},
         "registration": {"mode": "open", "shared_secret": shared_secret},
         "rate_limits": {"enabled": False},
         "logging": {"level": "WARNING"},
     }
+    if tls is not None:
+        _weft_federation(settings, tls, _free_port())
     config.write_text(yaml.safe_dump(settings))
     log = directory / "log"
     with _running([Path(sys.executable).with_name("weft"), "serve", "--config", config], log) as process:
         version = await _wait_until_ready(process, port, log)
-        yield Homeserver("weft", process.pid, port, shared_secret, version)
+        yield Homeserver(name, process.pid, port, shared_secret, version, settings["server_name"])
 
 
 def _free_port() -> int:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from benchmarks.workloads.federating import (
+    FederatedTarget,
+    inbound,
+    inbound_branches,
+    remote_delivery,
+    remote_joins,
+    served_joins,
+)
 from benchmarks.workloads.rooms import joins, room_creation, scrollback
 from benchmarks.workloads.sending import Figures, hot_room, one_sender, sender, sends, shared_room, storage
 from benchmarks.workloads.syncing import delivery, empty_sync, initial_sync
 from benchmarks.workloads.target import Target, run_for
 
 Workload = Callable[[Target], Awaitable[Figures]]
+FederatedWorkload = Callable[[FederatedTarget], Awaitable[Figures]]
 
 WORKLOADS: dict[str, Workload] = {
     "sends": sends,
@@ -25,6 +34,15 @@ WORKLOADS: dict[str, Workload] = {
 }
 """In the order of the run: the same for every server, since what is there already may slow down what follows."""
 
+FEDERATION: dict[str, FederatedWorkload] = {
+    "inbound": inbound,
+    "inbound_branches": inbound_branches,
+    "remote_joins": remote_joins,
+    "served_joins": served_joins,
+    "remote_delivery": remote_delivery,
+}
+"""The same for servers that federate, which are others, so that federation is not in the way of the rest."""
+
 
 async def warm_up(target: Target) -> None:
     """A little of everything, so that no measurement pays for connections, prepared statements and first imports."""
@@ -36,4 +54,13 @@ async def warm_up(target: Target) -> None:
             await session.call("GET", f"/sync?timeout=0&since={since}")
 
 
-__all__ = ["WORKLOADS", "Figures", "Target", "Workload", "warm_up"]
+__all__ = [
+    "FEDERATION",
+    "WORKLOADS",
+    "FederatedTarget",
+    "FederatedWorkload",
+    "Figures",
+    "Target",
+    "Workload",
+    "warm_up",
+]

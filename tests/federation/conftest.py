@@ -16,7 +16,7 @@ from config.schema import Federation, Listener
 from storage.embedded import EmbeddedPostgres
 from tests.client import Homeserver
 from tests.conftest import cloned_database, make_config, started
-from tests.federation.authority import Authority
+from benchmarks.authority import Authority
 from tests.federation.peer import Peer, running_peer
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))

@@ -17,7 +17,7 @@ from matrix.canonical_json import encode_canonical_json
 from matrix.request_authentication import sign_request
 from matrix.signatures import SigningKey, sign_json
 from tests.client import Answer
-from tests.federation.authority import Authority
+from benchmarks.authority import Authority
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 

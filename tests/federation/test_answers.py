@@ -24,7 +24,7 @@ from homeserver.services.remote import (
 from matrix.request_authentication import parse_authorization, verify_request
 from matrix.signatures import VerifyKey
 from tests.client import Homeserver
-from tests.federation.authority import Authority
+from benchmarks.authority import Authority
 from tests.federation.conftest import MakeServer, federation_options, free_port, name_of, network_of
 from tests.federation.peer import Handler, Peer, json, raw, running_peer
 

@@ -31,7 +31,7 @@ from federation.outbound.well_known import (
 )
 from homeserver.services.remote import RemoteFailure, RemoteUnreachable
 from matrix.identifiers import is_server_name
-from tests.federation.authority import Authority
+from benchmarks.authority import Authority
 from tests.federation.conftest import federation_options
 from tests.federation.dns_server import DnsServer, running_dns
 from tests.federation.peer import Peer, json, raw, running_peer

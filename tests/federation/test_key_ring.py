@@ -25,7 +25,7 @@ from storage.destinations import DestinationRepository
 from storage.server_keys import ServerKeyRepository
 from tests.client import Homeserver
 from tests.conftest import make_config
-from tests.federation.authority import Authority
+from benchmarks.authority import Authority
 from tests.federation.conftest import MakeServer, federation_options, name_of, network_of
 from tests.federation.peer import KEYS, Peer, json, raw, running_peer
 

@@ -24,7 +24,7 @@ from matrix.signatures import hash_and_sign_event
 from storage.embedded import EmbeddedPostgres
 from tests.client import Homeserver, User
 from tests.conftest import cloned_database, make_config, started
-from tests.federation.authority import Authority
+from benchmarks.authority import Authority
 from tests.federation.conftest import federation_options, free_port, name_of
 from tests.federation.peer import Peer
 

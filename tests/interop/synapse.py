@@ -16,7 +16,7 @@ import aiohttp
 import yaml
 
 from tests.client import Homeserver, User
-from tests.federation.authority import Authority
+from benchmarks.authority import Authority
 
 PYTHON = Path(__file__).resolve().parents[2] / ".synapse-venv" / "bin" / "python"
 """Installed by `make test`."""

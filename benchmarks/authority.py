@@ -1,4 +1,4 @@
-"""A certificate authority of the test's own, which the servers of a test trust and nobody else."""
+"""A certificate authority of the benchmark's and the tests' own, which their servers trust and nobody else."""
 
 from __future__ import annotations
 
