@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+from collections.abc import Collection
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast
@@ -55,6 +56,14 @@ def request_bytes(
     body = orjson.dumps(content)
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
+
+
+def checked(request: bytes, response: Response, expected: Collection[int] = (200,)) -> Response:
+    """The answer to a request. Raises HttpError unless its status is an expected one."""
+    if response.status not in expected:
+        what = request.split(b" HTTP/1.1", 1)[0].decode()
+        raise HttpError(f"{what}: {response.status} {response.body[:300].decode(errors='replace')}")
+    return response
 
 
 def join_chunks(data: bytes) -> bytes | None:

@@ -18,7 +18,7 @@ import orjson
 from aiohttp import web
 
 from benchmarks.authority import Authority
-from benchmarks.http_client import Connection, HttpError, Response, request_bytes
+from benchmarks.http_client import Connection, Response, checked, request_bytes
 from benchmarks.servers import Homeserver
 from matrix.pdu import EventReference, Pdu, build_pdu, parse_pdu
 from matrix.request_authentication import sign_request
@@ -110,7 +110,7 @@ class Peer:
 
 @contextlib.asynccontextmanager
 async def running_peer(authority: Authority, number: int) -> AsyncIterator[Peer]:
-    """A peer that answers inside the `async with`, by the name of an address and a port."""
+    """A peer that answers inside the `async with`, named as the servers are: `localhost` and a port."""
     holder: list[Peer] = []
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
@@ -118,12 +118,12 @@ async def running_peer(authority: Authority, number: int) -> AsyncIterator[Peer]
 
     runner = web.ServerRunner(web.Server(handle, access_log=None))
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=authority.server_context("127.0.0.1"))
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=authority.server_context("localhost"))
     await site.start()
     try:
         tls = ssl.create_default_context(cafile=authority.ca_file)
         key = SigningKey.from_seed("bench", bytes([number]) * 32)
-        holder.append(Peer(f"127.0.0.1:{runner.addresses[0][1]}", key, tls))
+        holder.append(Peer(f"localhost:{runner.addresses[0][1]}", key, tls))
         yield holder[0]
     finally:
         await runner.cleanup()
@@ -293,8 +293,4 @@ async def send_join(
 
 async def fetch(connection: Connection, request: bytes) -> Response:
     """Send a request of a server; anything but a 200 is an `HttpError`."""
-    response = await connection.fetch(request)
-    if response.status != 200:
-        what = request.split(b" HTTP/1.1", 1)[0].decode()
-        raise HttpError(f"{what}: {response.status} {response.body[:300].decode(errors='replace')}")
-    return response
+    return checked(request, await connection.fetch(request))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from benchmarks.http_client import Connection, HttpError, Response, request_bytes
+from benchmarks.http_client import Connection, HttpError, Response, checked, request_bytes
 from benchmarks.measure import Meter
 from benchmarks.servers import Homeserver, Postgres
 
@@ -45,11 +45,12 @@ class Session:
 
     async def fetch(self, request: bytes) -> Response:
         """Send a request; anything but a 200 is an `HttpError`."""
+        return checked(request, await self._connection.fetch(request))
+
+    async def is_found(self, request: bytes) -> bool:
+        """Send a request; whether the answer is a 200 or a 404. Anything else is an `HttpError`."""
         response = await self._connection.fetch(request)
-        if response.status != 200:
-            what = request.split(b" HTTP/1.1", 1)[0].decode()
-            raise HttpError(f"{what}: {response.status} {response.body[:300].decode(errors='replace')}")
-        return response
+        return checked(request, response, (200, 404)).status == 200
 
     async def call(self, method: str, path: str, content: object = None) -> Any:
         """Make a request and decode the JSON of its answer."""
