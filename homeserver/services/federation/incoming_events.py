@@ -164,7 +164,7 @@ class IncomingEvents:
         if one.pdu.room_id != room.room_id:
             return None
         await self._receiving.settle(room)
-        known = await self._events.load_ids((*one.pdu.auth_events, one.pdu.event_id))
+        known = await self._events.load_ids(one.pdu.auth_events)
         if any(event_id not in known for event_id in one.pdu.auth_events):
             await self._missing_events.fetch_auth_chain(origin, room, one.pdu.event_id)
         if not await self._is_missing_events(room, one):

@@ -60,6 +60,9 @@ class _Redacting(NamedTuple):
     by: StoredEvent | None
 
 
+NO_REDACTION = _Redacting(None, None, None)
+
+
 class Receiving:
     """Takes verified events into rooms, whatever branch they stand on. The caller sees to their order in each room."""
 
@@ -196,8 +199,9 @@ class Receiving:
             log.info("an event is soft-failed", event_id=pdu.event_id, room_id=room.room_id, reason=rejection.reason)
             return self._set_aside(room, pdu, EventKind.SOFT_FAILED, state_before, known, writes)
         placement = await self._placement(room, pdu, state_before)
-        levels = await self._levels(room, state_before)
-        redacting = await self._redacting(pdu, levels)
+        redacting = NO_REDACTION
+        if self._concerns_redaction(pdu):
+            redacting = await self._redacting(pdu, await self._levels(room, state_before))
         origin = Origin(is_outgoing=is_outgoing, target=redacting.target)
         for _ in range(MAX_LOADS):
             try:
@@ -259,6 +263,8 @@ class Receiving:
         rejection = check_by_auth_events(pdu, auth_events, known)
         if rejection is not None:
             return rejection
+        if state.snapshot == room.tip.snapshot and not state.changes:
+            return await self._judge_by_tip(room, pdu)  # branches of messages have one state, which is in memory
         keys = auth_event_keys(room.version, pdu.type, pdu.sender, pdu.state_key, pdu.content)
         auth_state = await self._branches.load_auth_state(room, state, {*keys, CREATE})
         return check_event_auth(pdu, auth_state, verified_servers=None)
@@ -317,6 +323,10 @@ class Receiving:
     async def _levels(self, room: Room, state: State) -> PowerLevels:
         auth_state = await self._branches.load_auth_state(room, state, (CREATE, POWER_LEVELS))
         return PowerLevels.of(room.version, auth_state[CREATE], auth_state.get(POWER_LEVELS))
+
+    def _concerns_redaction(self, pdu: Pdu) -> bool:
+        """Whether an event redacts another, or was redacted before it came."""
+        return pdu.redacts is not None or pdu.event_id in self._awaited
 
     async def _redacting(self, pdu: Pdu, levels: PowerLevels) -> _Redacting:
         """What redactions there are around an event: of others by it, and of it by others that came before it.
