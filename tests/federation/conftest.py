@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.authority import Authority
 from config.schema import Federation, Listener
 from storage.embedded import EmbeddedPostgres
 from tests.client import Homeserver
 from tests.conftest import cloned_database, make_config, started
-from benchmarks.authority import Authority
 from tests.federation.peer import Peer, running_peer
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))

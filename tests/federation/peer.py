@@ -13,11 +13,11 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from benchmarks.authority import Authority
 from matrix.canonical_json import encode_canonical_json
 from matrix.request_authentication import sign_request
 from matrix.signatures import SigningKey, sign_json
 from tests.client import Answer
-from benchmarks.authority import Authority
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from benchmarks.authority import Authority
 from federation.outbound.https import Endpoint, Https
 from federation.outbound.names import Names
 from homeserver.services.remote import (
@@ -24,7 +25,6 @@ from homeserver.services.remote import (
 from matrix.request_authentication import parse_authorization, verify_request
 from matrix.signatures import VerifyKey
 from tests.client import Homeserver
-from benchmarks.authority import Authority
 from tests.federation.conftest import MakeServer, federation_options, free_port, name_of, network_of
 from tests.federation.peer import Handler, Peer, json, raw, running_peer
 

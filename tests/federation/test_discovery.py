@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from benchmarks.authority import Authority
 from federation.outbound.discovery import Discovery
 from federation.outbound.https import Endpoint, Https
 from federation.outbound.names import Names
@@ -31,7 +32,6 @@ from federation.outbound.well_known import (
 )
 from homeserver.services.remote import RemoteFailure, RemoteUnreachable
 from matrix.identifiers import is_server_name
-from benchmarks.authority import Authority
 from tests.federation.conftest import federation_options
 from tests.federation.dns_server import DnsServer, running_dns
 from tests.federation.peer import Peer, json, raw, running_peer

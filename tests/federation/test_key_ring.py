@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.authority import Authority
 from config.schema import RateLimit, RateLimits
 from federation.outbound.network import FederationNetwork, build_network
 from homeserver.metrics import Metrics
@@ -25,7 +26,6 @@ from storage.destinations import DestinationRepository
 from storage.server_keys import ServerKeyRepository
 from tests.client import Homeserver
 from tests.conftest import make_config
-from benchmarks.authority import Authority
 from tests.federation.conftest import MakeServer, federation_options, name_of, network_of
 from tests.federation.peer import KEYS, Peer, json, raw, running_peer
 

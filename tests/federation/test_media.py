@@ -13,13 +13,13 @@ from aiohttp import web
 from moto.server import ThreadedMotoServer
 from yarl import URL
 
+from benchmarks.authority import Authority
 from config.media import S3, Media
 from config.secret import Secret
 from homeserver.services.media.retention import SWEEP_EVERY_MS
 from matrix.request_authentication import sign_request
 from tests.client import Answer, Homeserver, User
 from tests.engine.waiting import eventually
-from benchmarks.authority import Authority
 from tests.federation.conftest import MakeServer, name_of
 from tests.federation.peer import Peer, json, raw
 from tests.media.support import download, image_bytes, opened, thumbnail, upload

@@ -17,6 +17,7 @@ import orjson
 import pytest
 from aiohttp import web
 
+from benchmarks.authority import Authority
 from config.schema import Listener
 from matrix.hashes import compute_event_id
 from matrix.room_versions import ROOM_VERSIONS
@@ -24,7 +25,6 @@ from matrix.signatures import hash_and_sign_event
 from storage.embedded import EmbeddedPostgres
 from tests.client import Homeserver, User
 from tests.conftest import cloned_database, make_config, started
-from benchmarks.authority import Authority
 from tests.federation.conftest import federation_options, free_port, name_of
 from tests.federation.peer import Peer
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.client import Homeserver
 from benchmarks.authority import Authority
+from tests.client import Homeserver
 from tests.federation.conftest import authority, certificate, free_port, make_one  # noqa: F401
 from tests.interop.synapse import Synapse, SynapseProcess, running_synapse
 

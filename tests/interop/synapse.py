@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 import yaml
 
-from tests.client import Homeserver, User
 from benchmarks.authority import Authority
+from tests.client import Homeserver, User
 
 PYTHON = Path(__file__).resolve().parents[2] / ".synapse-venv" / "bin" / "python"
 """Installed by `make test`."""
