@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakValueDictionary
 
 from homeserver.clock import Clock
 from homeserver.services.account_data import AccountData
@@ -60,6 +61,7 @@ class Receipts:
         self._clock = clock
         self._counting = counting
         self._loading: dict[int, asyncio.Task[None]] = {}
+        self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
         self.on_read: Callable[[str, str], None] = lambda _user_id, _room_id: None
         self.observers: list[ReceiptObserver] = []
 
@@ -100,13 +102,17 @@ class Receipts:
     async def _move(
         self, room: Room, user_id: str, type: str, thread_id: str, event: StoredEvent, ts: int | None = None
     ) -> None:
-        receipts = await self.load(room)
-        while room.stale:  # it was dropped from memory meanwhile, and may be there anew
-            room = await self._access.access_joined_room(user_id, room.room_id)
+        lock = self._locks.setdefault((room.room, user_id), asyncio.Lock())
+        async with lock:  # what is being written counts too: of receipts at once the newest is to stay
             receipts = await self.load(room)
-        current = receipts.get((user_id, type, thread_id))
-        if current is not None and current.event_position >= event.position:
-            return
+            while room.stale:  # it was dropped from memory meanwhile, and may be there anew
+                room = await self._access.access_joined_room(user_id, room.room_id)
+                receipts = await self.load(room)
+            current = receipts.get((user_id, type, thread_id))
+            if current is None or current.event_position < event.position:
+                await self._write(room, user_id, type, thread_id, event, self._clock() if ts is None else ts)
+
+    async def _write(self, room: Room, user_id: str, type: str, thread_id: str, event: StoredEvent, ts: int) -> None:
         position = self._stream.next_position()
         row = ReceiptRow(
             room.room,
@@ -116,7 +122,7 @@ class Receipts:
             position,
             event.event_id,
             event.position,
-            self._clock() if ts is None else ts,
+            ts,
             event.notify_count,
             event.highlight_count,
         )

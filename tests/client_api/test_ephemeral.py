@@ -201,7 +201,7 @@ async def test_receipts_survive_a_restart(start_server: StartServer) -> None:
 async def test_many_receipts_at_once_leave_the_newest(alice: User, bob: User) -> None:
     room_id = await make_room(bob, creator=alice)
     ids = [await alice.send(room_id, str(number)) for number in range(20)]
-    await asyncio.gather(*(receipt(bob, room_id, "m.read", event_id) for event_id in ids))
+    await asyncio.gather(*(receipt(bob, room_id, "m.read", event_id) for event_id in reversed(ids)))
     content = ephemeral(joined(await alice.sync(), room_id), "m.receipt")
     assert content is not None
     assert content.keys() == {ids[-1]}
