@@ -6,9 +6,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from config.media import Media
 from homeserver.services.media.uploads import AWAITED_LIFETIME_MS, MAX_AWAITED_UPLOADS
 from tests.client import Fetched, Homeserver, User
-from tests.conftest import make_config
+from tests.conftest import StartServer, make_config
 from tests.engine.waiting import eventually
 from tests.media.support import download, thumbnail, try_upload
 
@@ -62,6 +63,17 @@ async def test_a_name_gets_one_file_from_whoever_made_it(shared_homeserver: Home
     await shared_homeserver.running.server.media.retention.clean()  # the losers' contents
     assert (await download(bob, name)).ok() == f"file {winner}".encode()
     assert (await try_upload(bob, f"file {(winner + 1) % 8}".encode())).status == 200
+
+
+async def test_a_name_gives_no_right_to_more_than_an_upload_has(start_server: StartServer) -> None:
+    async with start_server(media=Media(max_upload_bytes=1_000, user_quota_bytes=1_200)) as homeserver:
+        alice = await homeserver.register()
+        first, second = await create(alice), await create(alice)
+        (await put(alice, first, bytes(1_001))).error(413, "M_TOO_LARGE")
+        assert (await put(alice, first, bytes(1_000))).ok() == b"{}"
+        (await put(alice, second, bytes(201))).error(403, "M_FORBIDDEN")
+        assert (await put(alice, second, bytes(200))).ok() == b"{}"
+        (await alice.request("POST", "/_matrix/media/v1/create")).error(403, "M_FORBIDDEN")
 
 
 async def test_names_without_files_are_bounded_and_expire(database_url: str, tmp_path: Path) -> None:

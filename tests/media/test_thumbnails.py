@@ -260,11 +260,16 @@ async def test_hostile_files_get_an_error_or_a_safe_answer(shared_homeserver: Ho
 
 
 async def test_images_are_bounded_by_their_pixels(start_server: StartServer) -> None:
-    async with start_server(media=Media(max_image_pixels=1_000_000)) as homeserver:
+    async with start_server(media=Media(max_image_pixels=1_000_000, unauthenticated_until="2100-01-01")) as homeserver:
         alice = await homeserver.register()
+        text = await upload(alice, b"no picture")
         large = await upload(alice, image_bytes((1100, 1000)))
         assert (await thumbnail(alice, large, 32, 32)).error(413, "M_TOO_LARGE")
         assert (await thumbnail(alice, large, 32, 32)).error(413, "M_TOO_LARGE")  # remembered
+        # The same where no token is wanted.
+        old = "/_matrix/media/v3/thumbnail/"
+        (await homeserver.fetch("GET", old + large, width=32, height=32)).error(413, "M_TOO_LARGE")
+        (await homeserver.fetch("GET", old + text, width=32, height=32)).error(400, "M_UNKNOWN")
         assert (await download(alice, large)).status == 200
         assert (await thumbnail(alice, await upload(alice, image_bytes((1000, 1000))), 32, 32)).ok()
 

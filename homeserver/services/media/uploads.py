@@ -83,7 +83,11 @@ class Uploads:
         return media_id
 
     async def create(self, uploader: str) -> tuple[str, int]:
-        """A name for a file that comes later: its media ID, and until when it is awaited. Raises LimitExceeded."""
+        """A name for a file that comes later: its media ID, and until when it is awaited.
+
+        Raises LimitExceeded, Forbidden (no byte of it would fit into the quota).
+        """
+        await self._check_quota(uploader, 1)
         now = self._clock()
         media_id, expires_ts = new_media_id(), now + AWAITED_LIFETIME_MS
         if not await self._rows.insert_awaited(
