@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from appservices.summary_bot.answers.split import MAX_CONTENT_BYTES, Piece, split
 from appservices.summary_bot.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from appservices.summary_bot.commands.model import Command, Mistake
-from appservices.summary_bot.commands.parse import parse_message
+from appservices.summary_bot.commands.parse import address, parse_message
 from appservices.summary_bot.engines.models.breaker import FAILURES_TO_OPEN, FIRST_PAUSE_MS, Breaker
 from appservices.summary_bot.engines.models.chunks import chunk_hash, chunks_of
 from appservices.summary_bot.events import Message, build_messages
@@ -57,6 +57,26 @@ def test_arguments_combine_and_about_takes_the_rest() -> None:
         int(datetime(2026, 11, 1, tzinfo=UTC).timestamp() * 1000),
         int(datetime(2026, 11, 4, tzinfo=UTC).timestamp() * 1000),
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "question"),
+    [
+        ("What was decided about the bridge, Summary?", "What was decided about the bridge?"),
+        ("Hey @summary:weft.test, who paints it?", "Hey who paints it?"),
+        ("Summary who paints it?", "who paints it?"),
+        ("问一下@Summary昨天定了什么？", "问一下昨天定了什么？"),
+    ],
+)
+def test_a_mention_may_stand_anywhere(text: str, question: str) -> None:
+    command = parse(address(text, NAMES) or "")
+    assert isinstance(command, Command)
+    assert (command.verb, command.text) == ("ask", question)
+
+
+@pytest.mark.parametrize("text", ["thanks!", "@summary:other.test knows", "Summaryx knows", ""])
+def test_without_its_name_it_is_not_mentioned(text: str) -> None:
+    assert address(text, NAMES) is None
 
 
 @pytest.mark.parametrize("text", ["hello", "!weather Berlin", "summary of the day", "Summaryx: help", "1!summary"])

@@ -52,6 +52,24 @@ def parse_message(body: str, *, names: Sequence[str], is_direct: bool, max_messa
     return None
 
 
+def address(text: str, names: Sequence[str]) -> str | None:
+    """A message that mentions the bot, as if it began with that; None if none of the bot's names is in it.
+
+    A reply mentions whom it replies to without naming them: that alone asks nothing.
+    https://spec.matrix.org/v1.19/client-server-api/#user-and-room-mentions
+    """
+    for name in sorted(names, key=len, reverse=True):
+        own = re.escape(name)
+        pattern = rf"{own}(?!:\w)" if name.startswith("@") else rf"(?<!@){own}|@{own}(?!:\w)"
+        pattern = rf"(?<![A-Za-z0-9_])(?:{pattern})(?![A-Za-z0-9_])"
+        match = re.search(pattern, text, re.IGNORECASE) if name else None
+        if match is not None:
+            before, after = text[: match.start()].rstrip(" \t,，"), text[match.end() :].lstrip(" \t,，:：")
+            rest = f"{before} {after}" if before and after[:1].isascii() and after[:1].isalnum() else f"{before}{after}"
+            return f"{names[0]}: {rest.strip()}"
+    return None
+
+
 def _after_name(text: str, names: Sequence[str]) -> str | None:
     """What follows the bot's name, if the text begins with it. A name that is a command too, as `summary` may be, is
     the name only before a colon or another command."""

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from appservices.summary_bot.clock import HOUR_MS
-from appservices.summary_bot.commands.parse import MAX_COMMAND_CHARACTERS, parse_message
+from appservices.summary_bot.commands.parse import MAX_COMMAND_CHARACTERS, address, parse_message
 from appservices.summary_bot.events import (
     RawEvent,
     body_of,
@@ -92,7 +92,9 @@ class Intake:
             return None
         body = body_of(content)[:MAX_COMMAND_CHARACTERS]
         is_direct = event["room_id"] in direct_rooms
-        meant = self.user_id in mentions_of(content) or is_direct or body.startswith(("!", "！"))
+        if self.user_id in mentions_of(content) and not is_direct:
+            body = (address(body, self.names) or body)[:MAX_COMMAND_CHARACTERS]
+        meant = is_direct or body.startswith(("!", "！"))
         if not meant and not body.casefold().startswith(tuple(name.casefold() for name in self.names)):
             return None
         if parse_message(body, names=self.names, is_direct=is_direct, max_messages=self.max_messages) is None:
