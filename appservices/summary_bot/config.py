@@ -19,11 +19,14 @@ from msgspec import Meta, Struct, field
 from appservices.summary_bot.secret import Address, Secret, read_secret
 
 MAX_CONFIG_BYTES = 1024 * 1024
+MAX_AVATAR_BYTES = 2 * 1024 * 1024
+AVATAR_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 Positive = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Price = Annotated[float, Meta(ge=0, le=1e6)]
+Days = Annotated[int, Meta(ge=1, le=3650)]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/?#]+[^\s?#]*$", max_length=1000)]
 
 
@@ -70,8 +73,12 @@ class Limits(Options, frozen=True):
     max_queued_per_person: Annotated[int, Meta(ge=1, le=1000)] = 5
     workers: Annotated[int, Meta(ge=1, le=64)] = 4
     answer_timeout_ms: Annotated[int, Meta(ge=1000, le=3_600_000)] = 300_000
-    keep_days: Annotated[int, Meta(ge=1, le=3650)] = 30
+    keep_days: Days = 30
     """How long cached facts and the sources of answers are kept at most."""
+    keep_usage_days: Days = 90
+    """How long it is kept what calls of models cost, and whose they were."""
+    keep_audit_days: Days = 365
+    """How long it is kept who turned the bot on, off, and the like."""
 
 
 class ModelOptions(Options, frozen=True):
@@ -119,6 +126,8 @@ class Role(Options, frozen=True):
     description: Annotated[str, Meta(max_length=200)]
     prompt: Annotated[str, Meta(max_length=2000)]
     avatar_url: Annotated[str, Meta(pattern=r"^mxc://[^/]+/[A-Za-z0-9_-]+$")] | None = None
+    """What the bot looks like where the role is in use: a file of the homeserver, or one of this machine."""
+    avatar_file: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
 
 
 class Logging(Options, frozen=True):
@@ -185,8 +194,27 @@ def parse_config(raw: object, base_dir: Path, env: Mapping[str, str] = os.enviro
     _check(config)
     registration = str(base_dir / config.appservice.registration)
     return msgspec.structs.replace(
-        config, appservice=msgspec.structs.replace(config.appservice, registration=registration)
+        config,
+        appservice=msgspec.structs.replace(config.appservice, registration=registration),
+        roles=tuple(_with_avatar(role, base_dir) for role in config.roles),
     )
+
+
+def _with_avatar(role: Role, base_dir: Path) -> Role:
+    """The role with the whole path of its avatar. Raises ConfigError for one that is no picture, or too large."""
+    if role.avatar_file is None:
+        return role
+    if role.avatar_url is not None:
+        raise ConfigError(f"roles: {role.name} has both avatar_url and avatar_file")
+    path = base_dir / role.avatar_file
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    if path.suffix.lower() not in AVATAR_TYPES or size > MAX_AVATAR_BYTES:
+        kinds = ", ".join(AVATAR_TYPES)
+        raise ConfigError(f"{path}: an avatar is one of {kinds}, of at most {MAX_AVATAR_BYTES} bytes")
+    return msgspec.structs.replace(role, avatar_file=str(path))
 
 
 def with_homeserver(config: Config, url: str) -> Config:

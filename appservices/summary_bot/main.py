@@ -25,6 +25,7 @@ from appservices.summary_bot.matrix.courier import Courier
 from appservices.summary_bot.matrix.intake import Intake
 from appservices.summary_bot.matrix.media import Media
 from appservices.summary_bot.roles import all_roles
+from appservices.summary_bot.schedules.keeping import Keeper
 from appservices.summary_bot.schedules.timer import Timer
 from appservices.summary_bot.storage.answers import AnswerRepository
 from appservices.summary_bot.storage.audit import AuditRepository
@@ -35,6 +36,7 @@ from appservices.summary_bot.storage.inbox import InboxRepository
 from appservices.summary_bot.storage.jobs import JobRepository
 from appservices.summary_bot.storage.schedules import ScheduleRepository
 from appservices.summary_bot.storage.settings import SettingsRepository
+from appservices.summary_bot.storage.uploads import UploadRepository
 from appservices.summary_bot.work.choices import Choices
 from appservices.summary_bot.work.conversation import Talk
 from appservices.summary_bot.work.costs import Costs
@@ -42,8 +44,10 @@ from appservices.summary_bot.work.digests import Digests
 from appservices.summary_bot.work.dispatch import Dispatch
 from appservices.summary_bot.work.membership import Membership
 from appservices.summary_bot.work.queue import Workers
+from appservices.summary_bot.work.quoting import Quoting
 from appservices.summary_bot.work.summaries import Summaries
 from appservices.summary_bot.work.voice import Voice
+from appservices.summary_bot.work.wardrobe import Wardrobe
 
 CONNECT_INTERVAL_S = 1.0
 MAX_CONNECT_INTERVAL_S = 30.0
@@ -66,6 +70,8 @@ class Bot:
     jobs: JobRepository
     settings: SettingsRepository
     budgets: BudgetRepository
+    client: MatrixClient
+    wardrobe: Wardrobe
     port: int = 0
     introduced: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the homeserver knows the bot's user and its name."""
@@ -149,20 +155,22 @@ def _build(
     history = HistoryReader(
         client, settings, max_messages=config.limits.max_messages, permalink_base=config.permalink_base
     )
-    membership = Membership(client, settings, answers, audit, courier, clock)
     roles = all_roles(config.roles)
-    choices = Choices(settings, audit, membership, talk, roles, clock)
+    media = Media(config.homeserver.url, registration.as_token, lambda: api.service.http_session)
+    wardrobe = Wardrobe(client, media, UploadRepository(database), settings, roles)
+    membership = Membership(client, settings, answers, audit, courier, wardrobe, clock)
+    choices = Choices(settings, audit, membership, talk, roles, wardrobe, clock)
+    quoting = Quoting(answers, courier, clock)
     ledger = Ledger(config.budgets, budgets, clock)
     chain = Chain(config.providers, ledger, clock)
     models = ModelEngine(chain, FactRepository(database), ledger, built_in, roles, clock) if chain else None
     summariser = Summariser(built_in, models)
-    summaries = Summaries(client, settings, answers, history, built_in, summariser, talk, clock)
+    summaries = Summaries(client, settings, answers, history, built_in, summariser, talk, quoting, clock)
     costs = Costs(budgets, ledger, audit, talk, config.administrators, config.budgets.currency, clock)
     schedules, facts = ScheduleRepository(database), FactRepository(database)
     timer_changed = _Late[None]()
-    digests = Digests(client, settings, schedules, history, built_in, summaries, talk, timer_changed, clock)
-    media = Media(config.homeserver.url, registration.as_token, lambda: api.service.http_session)
-    voice = Voice(client, media, history, settings, chain, talk)
+    digests = Digests(client, settings, schedules, history, built_in, summaries, talk, quoting, timer_changed, clock)
+    voice = Voice(media, history, settings, chain, talk, quoting)
     dispatch = Dispatch(
         client,
         jobs,
@@ -186,7 +194,8 @@ def _build(
         workers=config.limits.workers,
         timeout_ms=config.limits.answer_timeout_ms,
     )
-    timer = Timer(schedules, facts, client, workers, clock, keep_days=config.limits.keep_days)
+    keeper = Keeper(client, facts, answers, budgets, audit, membership.take_back, config.limits)
+    timer = Timer(schedules, keeper, workers, clock)
     timer_changed.call = timer.change
     receiver.workers = workers
     summary_api = SummaryApi(
@@ -194,7 +203,8 @@ def _build(
     )
     service = BotService(config, registration, receiver.take, summary_api.routes)
     api.service = service
-    return Bot(config, database, service, workers, timer, chain, jobs, settings, budgets), receiver, courier
+    bot = Bot(config, database, service, workers, timer, chain, jobs, settings, budgets, client, wardrobe)
+    return bot, receiver, courier
 
 
 class _Late(Generic[T]):
@@ -221,9 +231,10 @@ async def _introduce(bot: Bot) -> None:
     while True:
         try:
             await bot.service.intent.ensure_registered()
-            client = MatrixClient(bot.service.intent.api, bot.service.bot_mxid)
-            await client.set_display_name(bot.config.display_name)
+            if (await bot.client.load_profile()).get("displayname") != bot.config.display_name:
+                await bot.client.set_display_name(bot.config.display_name)
             bot.introduced.set()
+            await bot.wardrobe.dress_all()
             return
         except MatrixFailure as failure:
             log.warning("the bot cannot introduce itself: %s", failure)

@@ -50,7 +50,7 @@ class ModelServer:
     @property
     def seen(self) -> set[str]:
         """The messages that it was shown."""
-        prompts = [json.loads(request["messages"][1]["content"]) for request in self.requests]
+        prompts = [json.loads(request["messages"][1]["content"]) for request in self.requests if "messages" in request]
         return {message["text"] for data in prompts for message in data.get("messages", ())}
 
     @property
@@ -98,7 +98,9 @@ class ModelServer:
     async def transcribe(self, request: web.Request) -> web.Response:
         """https://platform.openai.com/docs/api-reference/audio/createTranscription"""
         form = await request.post()
-        self.requests.append({"model": form["model"], "file": True})
+        file = form["file"]
+        assert isinstance(file, web.FileField)
+        self.requests.append({"model": form["model"], "file": file.filename, "bytes": len(file.file.read())})
         return web.json_response({"text": self.transcript})
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from appservices.summary_bot.answers.model import SECTIONS
 from appservices.summary_bot.budget.ledger import Ledger, OverBudget
+from appservices.summary_bot.clock import DAY_MS
 from appservices.summary_bot.config import Budgets, ModelOptions
 from appservices.summary_bot.engines.models.provider import Prompt
 from tests.client import Answer
@@ -160,3 +161,32 @@ async def test_a_spent_budget_is_said_and_costs_nothing_more(site: Site, model: 
         await alice.user.send(room_id, "!summary 2h")
         await alice.wait_answer("the budget of the room for today is spent", "noon", without=room_id)
         assert model.requests == []
+
+
+async def test_what_is_too_old_is_dropped_and_taken_back(site: Site, model: ModelServer) -> None:
+    limits = {"keep_days": 30, "keep_usage_days": 2, "keep_audit_days": 3}
+    async with site.bot(providers=[provider(model)], limits=limits) as bot:
+        alice = await site.person()
+        room_id = await alice.room_with_bot()
+        await alice.user.set_state(room_id, "m.room.retention", {"max_lifetime": DAY_MS})
+        await alice.user.send(room_id, "We decided to burn the old letters on Sunday.")
+        await alice.user.send(room_id, "!summary 2h")
+        answer = await alice.wait_answer("Written by", without=room_id)
+        shown = answer["content"].get("m.relates_to", {}).get("event_id", answer["event_id"])
+        await bot.until_idle()
+        connection = await asyncpg.connect(site.database_url)
+        schema = bot.bot.config.database.schema
+
+        async def counts_after(days: float) -> list[int]:
+            bot.clock.ahead_ms = int(days * DAY_MS)
+            await bot.bot.timer.tick()
+            tables = ("chunks", "answers", "usage", "ledgers", "audit")
+            return [await connection.fetchval(f"SELECT count(*) FROM {schema}.{table}") for table in tables]
+
+        try:
+            assert await counts_after(0.5) == [1, 1, 1, 3, 2]
+            assert await counts_after(1.1) == [0, 0, 1, 3, 2]
+            await alice.wait(lambda _, __: is_redacted(alice, {"event_id": shown}))
+            assert await counts_after(3.2) == [0, 0, 0, 0, 0]
+        finally:
+            await connection.close()

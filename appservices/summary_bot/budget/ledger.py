@@ -32,8 +32,14 @@ class Ledger:
 
     async def reserve(self, user_id: str, room_id: str, model: ModelOptions, prompt: Prompt) -> Reservation:
         """Sets aside the most that a call may take. Raises OverBudget."""
-        input_tokens = prompt.tokens - prompt.max_output_tokens
-        amount = Amount(prompt.tokens, cost_micro(model, input_tokens, prompt.max_output_tokens))
+        output_tokens = prompt.max_output_tokens
+        return await self.reserve_tokens(user_id, room_id, model, prompt.tokens - output_tokens, output_tokens)
+
+    async def reserve_tokens(
+        self, user_id: str, room_id: str, model: ModelOptions, input_tokens: int, output_tokens: int
+    ) -> Reservation:
+        """Sets tokens aside. Raises OverBudget."""
+        amount = Amount(input_tokens + output_tokens, cost_micro(model, input_tokens, output_tokens))
         limits = await self.limits(user_id, room_id)
         reservation = await self._repository.reserve(user_id, room_id, amount, limits, now=self._clock())
         if isinstance(reservation, str):

@@ -114,6 +114,20 @@ class HistoryReader:
         )
         return Transcript(await self._place(room_id, names), messages, names, coverage, notes)
 
+    async def access_event(self, room_id: str, asker: str, event_id: str) -> RawEvent | None:
+        """An event that the asker may see; None for one that they may not, or that is too far back.
+
+        Raises HistoryRefused and MatrixFailure.
+        """
+        names = await self.check_member(room_id, asker)
+        visibility = await self._client.load_state(room_id, "m.room.history_visibility")
+        state = Now(str((visibility or {}).get("history_visibility", DEFAULT_VISIBILITY)), frozenset(names))
+        raw = await self._fetch(room_id, Range("count", count=self._max_messages), 0, event_id)
+        for event, may in zip(raw.events, visible_to(raw.events, state, asker), strict=True):
+            if event["event_id"] == event_id:
+                return event if may else None
+        return None
+
     async def check_member(self, room_id: str, asker: str) -> dict[str, str]:
         """The members of a room and their names. Raises HistoryRefused if the asker or the bot is none of them, or the
         room is encrypted."""

@@ -19,6 +19,7 @@ V3 = "_matrix/client/v3"
 V1 = "_matrix/client/v1"
 MESSAGES_PER_PAGE = 500
 REQUEST_TIMEOUT_S = 60.0
+MAX_MUTUAL_ROOMS = 2000
 MAX_MEDIA_BYTES = 25 * 1024 * 1024
 
 HISTORY_FILTER = msgspec.json.encode(
@@ -183,9 +184,53 @@ class MatrixClient:
         """https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3profileuseridkeyname"""
         await self._ask(Method.PUT, f"{V3}/profile/{_part(self.user_id)}/displayname", {"displayname": name})
 
-    async def set_avatar(self, url: str) -> None:
-        """https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3profileuseridkeyname"""
-        await self._ask(Method.PUT, f"{V3}/profile/{_part(self.user_id)}/avatar_url", {"avatar_url": url})
+    async def load_profile(self) -> Mapping[str, Any]:
+        """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3profileuserid, of the bot's user"""
+        try:
+            return await self._ask(Method.GET, f"{V3}/profile/{_part(self.user_id)}")
+        except MatrixFailure as failure:
+            if failure.status in (403, 404):
+                return {}
+            raise
+
+    async def set_own_member(self, room_id: str, content: Mapping[str, Any]) -> None:
+        """Sets how the bot looks in one room, where its profile is for all.
+
+        https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey
+        """
+        path = f"{V3}/rooms/{_part(room_id)}/state/m.room.member/{_part(self.user_id)}"
+        await self._ask(Method.PUT, path, {**content, "membership": "join"})
+
+    async def load_mutual_rooms(self, user_id: str) -> list[str] | None:
+        """The rooms that the bot shares with somebody, at most MAX_MUTUAL_ROOMS; None where the server cannot tell.
+
+        https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mutual_rooms
+        """
+        found: list[str] = []
+        batch: str | None = None
+        while len(found) < MAX_MUTUAL_ROOMS:
+            try:
+                answer = await self._ask(Method.GET, f"{V1}/mutual_rooms", **{"user_id": user_id, "from": batch})
+            except MatrixFailure as failure:
+                if failure.is_temporary:
+                    raise
+                return None
+            joined = answer.get("joined")
+            found += [room for room in joined if matrix_id(room, "!")] if isinstance(joined, list) else []
+            previous, batch = batch, text(answer.get("next_batch"))
+            if batch is None or batch == previous:
+                break
+        return found[:MAX_MUTUAL_ROOMS]
+
+    async def is_joined(self, room_id: str, user_id: str) -> bool:
+        """Whether somebody is in a room that the bot is in."""
+        try:
+            member = await self.load_state(room_id, "m.room.member", user_id)
+        except MatrixFailure as failure:
+            if failure.is_temporary:
+                raise
+            return False
+        return member is not None and member.get("membership") == "join"
 
 
 async def ask(

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import aiohttp
 
+from appservices.summary_bot.events import mapping
 from appservices.summary_bot.matrix.client import MatrixFailure
 
 MAX_MEDIA_BYTES = 25 * 1024 * 1024
@@ -23,6 +24,27 @@ class Media:
         self._base_url = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"}
         self._session = session
+
+    async def upload(self, data: bytes, content_type: str) -> str:
+        """Uploads a file; its address. Raises MatrixFailure.
+
+        https://spec.matrix.org/v1.19/client-server-api/#post_matrixmediav3upload
+        """
+        address = f"{self._base_url}/_matrix/media/v3/upload"
+        headers = self._headers | {"Content-Type": content_type}
+        try:
+            async with (
+                asyncio.timeout(TIMEOUT_S),
+                self._session().post(address, data=data, headers=headers) as response,
+            ):
+                if response.status != 200:
+                    raise MatrixFailure(f"an upload: status {response.status}", status=response.status)
+                url = mapping(await response.json()).get("content_uri")
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise MatrixFailure(f"an upload: {type(error).__name__}", is_temporary=True) from None
+        if not isinstance(url, str) or _MXC.fullmatch(url) is None:
+            raise MatrixFailure("an upload: the homeserver's answer lacks content_uri")
+        return url
 
     async def load(self, url: str) -> bytes:
         """A file of at most MAX_MEDIA_BYTES. Raises MatrixFailure.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from appservices.summary_bot.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock
-from appservices.summary_bot.matrix.client import MatrixClient, MatrixFailure
+from appservices.summary_bot.clock import HOUR_MS, MINUTE_MS, Clock
+from appservices.summary_bot.matrix.client import MatrixFailure
+from appservices.summary_bot.schedules.keeping import Keeper
 from appservices.summary_bot.schedules.times import next_time
 from appservices.summary_bot.storage.database import CONNECTION_ERRORS
-from appservices.summary_bot.storage.facts import FactRepository
 from appservices.summary_bot.storage.jobs import NewJob
 from appservices.summary_bot.storage.schedules import ScheduleRepository, ScheduleRow
 from appservices.summary_bot.work.queue import Workers
@@ -27,19 +27,14 @@ class Timer:
     def __init__(
         self,
         schedules: ScheduleRepository,
-        facts: FactRepository,
-        client: MatrixClient,
+        keeper: Keeper,
         workers: Workers,
         clock: Clock,
-        *,
-        keep_days: int,
     ) -> None:
         self._schedules = schedules
-        self._facts = facts
-        self._client = client
+        self._keeper = keeper
         self._workers = workers
         self._clock = clock
-        self._keep_ms = keep_days * DAY_MS
         self._purged_at = 0
         self._changed = asyncio.Event()
 
@@ -58,7 +53,7 @@ class Timer:
                 if due is not None:
                     wait_ms = min(wait_ms, max(0, due - self._clock()))
             except (*CONNECTION_ERRORS, MatrixFailure) as error:
-                log.warning("digests have to wait: %s", type(error).__name__)
+                log.warning("what is due by the clock has to wait: %s", type(error).__name__)
                 wait_ms = MINUTE_MS
             try:
                 async with asyncio.timeout(wait_ms / 1000 + 0.01):
@@ -73,8 +68,7 @@ class Timer:
             await self._workers.wake()
         if now - self._purged_at > HOUR_MS:
             self._purged_at = now
-            await self._facts.purge(now - self._keep_ms)
-            await self._follow_retention(now)
+            await self._keeper.purge(now)
 
     def _plan(self, row: ScheduleRow, now: int) -> tuple[NewJob, int]:
         """The job for a digest that is due, and when the next is."""
@@ -82,20 +76,3 @@ class Timer:
         key = f"digest-{row.schedule}-{row.next_ts}"
         job = NewJob(kind, row.room_id, row.user_id, key, b"{}", now, now)
         return job, next_time(now, row.every, row.minute_of_day, row.zone)
-
-    async def _follow_retention(self, now: int) -> None:
-        """Drops facts from messages that a room's retention policy has ended (MSC1763: `m.room.retention`)."""
-        for room_id in await self._facts.load_rooms():
-            policy = await self._retention(room_id)
-            lifetime = policy if type(policy) is int and policy > 0 else None
-            if lifetime is not None:
-                await self._facts.purge_room(room_id, now - lifetime)
-
-    async def _retention(self, room_id: str) -> object:
-        try:
-            state = await self._client.load_state(room_id, "m.room.retention")
-        except MatrixFailure as failure:
-            if failure.is_temporary:
-                raise
-            return None
-        return (state or {}).get("max_lifetime")

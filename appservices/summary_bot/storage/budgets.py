@@ -33,6 +33,8 @@ UPDATE ledgers SET tokens = greatest(0, tokens + $5), cost_micro = greatest(0, c
 WHERE day = $1 AND ((scope = 'person' AND key = $2) OR (scope = 'room' AND key = $3) OR (scope = 'server' AND key = $4))
 """
 FORGET_RESERVATIONS = "DELETE FROM reservations"
+PURGES = ("DELETE FROM usage WHERE ts < $1", "DELETE FROM reservations WHERE created_ts < $1")
+PURGE_LEDGERS = "DELETE FROM ledgers WHERE day < $1"
 INSERT_USAGE = """
 INSERT INTO usage (ts, user_id, room_id, provider, model, purpose, input_tokens, output_tokens, cached, cost_micro,
                    latency_ms, outcome)
@@ -185,6 +187,12 @@ class BudgetRepository:
     async def sum_usage(self, since: int, user_id: str | None, room_id: str | None) -> UsageSum:
         """What was used since a time: by somebody, in a room, or by all."""
         return UsageSum(**dict(await self._database.pool.fetchrow(SUM_USAGE, since, user_id, room_id)))
+
+    async def purge(self, before: int) -> None:
+        """Drops lines and books from before a time."""
+        for statement in PURGES:
+            await self._database.pool.execute(statement, before)
+        await self._database.pool.execute(PURGE_LEDGERS, day_of(before))
 
     async def set_limit(self, scope: str, key: str, tokens: int | None) -> None:
         """Sets what a book may hold in a day; None for what the configuration says."""

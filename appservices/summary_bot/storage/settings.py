@@ -15,11 +15,18 @@ INSERT INTO rooms (room_id, enabled, enabled_by) VALUES ($1, $2, $3)
 ON CONFLICT (room_id) DO UPDATE SET enabled = EXCLUDED.enabled, enabled_by = EXCLUDED.enabled_by
 """
 SET_LOCAL_ONLY = "UPDATE rooms SET local_models_only = $2 WHERE room_id = $1"
+ROLES = """
+SELECT room_id, role FROM rooms WHERE enabled
+UNION SELECT direct_room, role FROM people WHERE direct_room IS NOT NULL AND role IS NOT NULL
+"""
 SET_ROLE = "UPDATE rooms SET role = $2 WHERE room_id = $1"
 ENABLED_ROOMS = "SELECT room_id FROM rooms WHERE enabled AND room_id = ANY($1::text[])"
-LOAD_PERSON = "SELECT language, direct_room, opted_out, ignored FROM people WHERE user_id = $1"
+LOAD_PERSON = "SELECT language, direct_room, opted_out, ignored, role FROM people WHERE user_id = $1"
 SET_LANGUAGE = """
 INSERT INTO people (user_id, language) VALUES ($1, $2) ON CONFLICT (user_id) DO UPDATE SET language = EXCLUDED.language
+"""
+SET_PERSONAL_ROLE = """
+INSERT INTO people (user_id, role) VALUES ($1, $2) ON CONFLICT (user_id) DO UPDATE SET role = EXCLUDED.role
 """
 SET_DIRECT_ROOM = """
 INSERT INTO people (user_id, direct_room) VALUES ($1, $2)
@@ -67,6 +74,8 @@ class Person:
     direct_room: str | None = None
     opted_out: bool = False
     ignored: tuple[str, ...] = ()
+    role: str | None = None
+    """In which role they are answered in their direct chat, where they have chosen one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +115,24 @@ class SettingsRepository:
         """Sets a room's role."""
         await self._database.pool.execute(SET_ROLE, room_id, role)
 
+    async def load_roles(self) -> dict[str, str]:
+        """The role of every room in which the bot is on, and of direct chats in which one was chosen."""
+        return {row["room_id"]: row["role"] for row in await self._database.pool.fetch(ROLES)}
+
     async def load_person(self, user_id: str) -> Person:
         """A person's choices."""
         row = await self._database.pool.fetchrow(LOAD_PERSON, user_id)
         if row is None:
             return Person()
-        return Person(row["language"], row["direct_room"], row["opted_out"], tuple(row["ignored"]))
+        return Person(row["language"], row["direct_room"], row["opted_out"], tuple(row["ignored"]), row["role"])
 
     async def set_language(self, user_id: str, language: str | None) -> None:
         """Sets in what language a person is answered; None for a guess."""
         await self._database.pool.execute(SET_LANGUAGE, user_id, language)
+
+    async def set_personal_role(self, user_id: str, role: str) -> None:
+        """Sets in which role a person is answered in their direct chat."""
+        await self._database.pool.execute(SET_PERSONAL_ROLE, user_id, role)
 
     async def set_direct_room(self, user_id: str, room_id: str | None) -> None:
         """Remembers the direct chat with a person."""

@@ -12,6 +12,7 @@ from appservices.summary_bot.storage.settings import SettingsRepository
 from appservices.summary_bot.texts import LANGUAGES
 from appservices.summary_bot.work.conversation import Conversation, Talk
 from appservices.summary_bot.work.membership import Membership
+from appservices.summary_bot.work.wardrobe import Wardrobe
 
 
 class Choices:
@@ -24,6 +25,7 @@ class Choices:
         membership: Membership,
         talk: Talk,
         roles: Mapping[str, Role],
+        wardrobe: Wardrobe,
         clock: Clock,
     ) -> None:
         self._settings = settings
@@ -31,6 +33,7 @@ class Choices:
         self._membership = membership
         self._talk = talk
         self._roles = roles
+        self._wardrobe = wardrobe
         self._clock = clock
 
     async def enable(self, talk: Conversation, _command: Command) -> None:
@@ -56,18 +59,24 @@ class Choices:
             await self._talk.reply(talk, "local_on" if is_on else "local_off")
 
     async def role(self, talk: Conversation, command: Command) -> None:
-        """Lists roles, or chooses one for the room (in a direct chat anybody may)."""
+        """Lists roles, or chooses one: for the room, or in a direct chat for all that the asker is told there."""
         if command.words[0] == "list":
-            room = await self._settings.load_room(talk.room_id)
+            of_room = (await self._settings.load_room(talk.room_id)).role
+            current = talk.person.role or of_room if talk.is_direct else of_room
             lines = [f"`{role.name}` – {role.description}" for role in self._roles.values()]
-            title = talk.text("role_list", current=room.role)
-            await self._talk.reply_lines(talk, [title, *lines])
-        elif command.words[1] not in self._roles:
+            await self._talk.reply_lines(talk, [talk.text("role_list", current=current), *lines])
+            return
+        name = command.words[1]
+        if name not in self._roles:
             await self._talk.reply(talk, "role_unknown")
         elif talk.is_direct or await self._has_power(talk):
-            await self._settings.set_role(talk.room_id, command.words[1])
-            await self._note(talk, "role", command.words[1])
-            await self._talk.reply(talk, "role_set", role=command.words[1])
+            if talk.is_direct:
+                await self._settings.set_personal_role(talk.asker, name)
+            else:
+                await self._settings.set_role(talk.room_id, name)
+            await self._note(talk, "role", name)
+            await self._wardrobe.dress(talk.room_id, name)
+            await self._talk.reply(talk, "role_set", role=name)
 
     async def lang(self, talk: Conversation, command: Command) -> None:
         """Chooses in which language somebody is answered. A model writes in any; the bot's own lines know some."""

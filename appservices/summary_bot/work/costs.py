@@ -61,10 +61,15 @@ class Costs:
             return
         pieces: list[Piece] = [heading("!budget")]
         for limit in await self._ledger.limits(talk.asker, talk.room_id):
+            if limit.scope == "room" and talk.is_direct:
+                continue  # what is asked in a direct chat is paid for by the room that it is about
             spent = await self._budgets.load_spent(limit.scope, limit.key, now=self._clock())
             allowed = talk.text("budget_unlimited") if limit.tokens is None else limit.tokens
             scope = talk.text(f"scope_{limit.scope}")
-            pieces.append(paragraph(talk.text("budget_line", scope=scope, used=spent.tokens, limit=allowed)))
+            line = talk.text("budget_line", scope=scope, used=spent.tokens, limit=allowed)
+            if limit.cost_micro is not None:
+                line += f"; {spent.cost_micro / MICRO:.4f} / {limit.cost_micro / MICRO:.2f} {self._currency}"
+            pieces.append(paragraph(line))
         await self._talk.reply_directly(talk, pieces)
 
     async def _set(self, talk: Conversation, command: Command) -> None:

@@ -30,6 +30,9 @@ Answer = Callable[[Conversation, Command], Awaitable[None]]
 ABOUT_A_ROOM = ("summary", "actions", "decisions", "ask")
 """Commands that read a room: the one they are written in, or one that they name."""
 
+OF_A_ROOM = ("enable", "disable", "local", "digest")
+"""Commands about the room that they are written in: a direct chat is none to have them."""
+
 WHILE_OFF = ("enable", "disable", "help", "optout", "optin", "lang", "ignore", "unignore", "catchup", "usage", "budget")
 """What may be said in a room in which the bot is off."""
 
@@ -124,6 +127,8 @@ class Dispatch:
         is_on = talk.is_direct or (await self._settings.load_room(talk.room_id)).enabled
         if not is_on and command.verb not in WHILE_OFF:
             await self._talk.reply(talk, "not_enabled")
+        elif talk.is_direct and command.verb in OF_A_ROOM:
+            await self._talk.reply(talk, "in_the_room", verb=command.verb)
         elif command.verb in ABOUT_A_ROOM:
             await self._about_a_room(talk, command)
         else:

@@ -17,6 +17,7 @@ from appservices.summary_bot.storage.audit import AuditRepository
 from appservices.summary_bot.storage.jobs import Job
 from appservices.summary_bot.storage.settings import SettingsRepository
 from appservices.summary_bot.texts import DEFAULT_LANGUAGE, say
+from appservices.summary_bot.work.wardrobe import Wardrobe
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Membership:
         answers: AnswerRepository,
         audit: AuditRepository,
         courier: Courier,
+        wardrobe: Wardrobe,
         clock: Clock,
     ) -> None:
         self._client = client
@@ -38,6 +40,7 @@ class Membership:
         self._answers = answers
         self._audit = audit
         self._courier = courier
+        self._wardrobe = wardrobe
         self._clock = clock
 
     async def invite(self, job: Job) -> None:
@@ -55,26 +58,29 @@ class Membership:
         is_direct = is_direct and members.keys() <= {job.asker, self._client.user_id}
         if is_direct:
             await self._courier.set_direct_room(job.asker, job.room_id)
-        language = (await self._settings.load_person(job.asker)).language or DEFAULT_LANGUAGE
+        person = await self._settings.load_person(job.asker)
+        role = (person.role if is_direct else None) or (await self._settings.load_room(job.room_id)).role
+        await self._wardrobe.dress(job.room_id, role)
+        language = person.language or DEFAULT_LANGUAGE
         text = say(language, "welcome_direct" if is_direct else "welcome")
         await self._courier.send(split(markdown_pieces(text)), Target(job.room_id), f"hello-{job.event_id[1:]}")
 
     async def redacted(self, job: Job) -> None:
         """Takes back every answer that rests on an event that is gone. Cached facts went when the news came in."""
         while answers := await self._answers.load_by_sources([job.payload.decode()]):
-            await self._take_back(answers)
+            await self.take_back(answers)
 
     async def gone(self, job: Job) -> None:
         """Takes back what somebody was told about a room that they have left, or were made to leave."""
         while answers := await self._answers.load_by_reader(job.room_id, job.asker):
-            await self._take_back(answers)
+            await self.take_back(answers)
         if job.room_id in self._courier.direct_rooms and await self._settings.load_direct_partner(job.room_id):
             await self._leave_direct(job)
 
     async def bot_gone(self, job: Job) -> None:
         """Forgets a room that the bot is no longer in, and takes back what it told about it."""
         while answers := await self._answers.load_by_room(job.room_id):
-            await self._take_back(answers)
+            await self.take_back(answers)
         await self.forget_room(job.room_id)
         await self._audit.persist_entry(self._clock(), job.asker, "removed", job.room_id)
 
@@ -84,7 +90,7 @@ class Membership:
 
     async def take_back_unfinished(self, key: str) -> None:
         """Takes back what was shown of an answer that nobody is to get any more."""
-        await self._take_back(await self._answers.load_by_key(key))
+        await self.take_back(await self._answers.load_by_key(key))
 
     async def forget_room(self, room_id: str) -> None:
         """Drops settings, facts and schedules of a room."""
@@ -100,7 +106,8 @@ class Membership:
                 if failure.is_temporary:
                     raise
 
-    async def _take_back(self, answers: Sequence[Answer]) -> None:
+    async def take_back(self, answers: Sequence[Answer]) -> None:
+        """Takes answers back from where they were sent, and forgets them."""
         assert len(answers) <= MAX_AT_ONCE
         for answer in answers:
             await self._courier.redact(answer.target_room, answer.sent_event_ids)

@@ -21,9 +21,10 @@ from appservices.summary_bot.history.reader import HistoryReader, HistoryRefused
 from appservices.summary_bot.matrix.client import MatrixClient
 from appservices.summary_bot.matrix.courier import Target
 from appservices.summary_bot.ranges import UNREAD, Range
-from appservices.summary_bot.storage.answers import AnswerRepository
+from appservices.summary_bot.storage.answers import Answer, AnswerRepository, Bullets
 from appservices.summary_bot.storage.settings import SettingsRepository
 from appservices.summary_bot.work.conversation import Conversation, Talk
+from appservices.summary_bot.work.quoting import Quoting, Rest
 from appservices.summary_bot.work.streaming import Streamer
 
 DEFAULT_RANGES: dict[str, Range] = {
@@ -54,6 +55,7 @@ class Summaries:
         built_in: ExtractiveEngine,
         summariser: Summariser,
         talk: Talk,
+        quoting: Quoting,
         clock: Clock,
     ) -> None:
         self._client = client
@@ -63,12 +65,16 @@ class Summaries:
         self._built_in = built_in
         self._summariser = summariser
         self._talk = talk
+        self._quoting = quoting
         self._clock = clock
 
     async def answer(self, talk: Conversation, command: Command, room_id: str, *, is_digest: bool = False) -> None:
         """Reads, summarises, and sends what came out. A digest is no reply, and stays away if there is nothing."""
         purpose: Purpose = command.verb  # type: ignore[assignment]
         scope = command.scope
+        if scope.thread and talk.thread is None:
+            await self._talk.reply(talk, "no_thread")
+            return
         if scope.range is UNREAD and purpose in DEFAULT_RANGES and not scope.thread:
             scope = replace(scope, range=DEFAULT_RANGES[purpose])
         try:
@@ -82,9 +88,8 @@ class Summaries:
         own = [message.body for message in transcript.messages if message.sender == talk.asker]
         talk = talk.speaking([command.text or scope.about or "", *own[-20:]])
         room = await self._settings.load_room(room_id)
-        ask = Ask(
-            room_id, talk.asker, purpose, command.text, talk.language, room.role, room.local_models_only, scope.here
-        )
+        role = room.role if scope.here else talk.person.role or room.role
+        ask = Ask(room_id, talk.asker, purpose, command.text, talk.language, role, room.local_models_only, scope.here)
         await self._deliver(talk, ask, transcript, is_digest=is_digest)
 
     async def read(self, room_id: str, talk: Conversation, scope: Scope) -> Transcript:
@@ -131,7 +136,7 @@ class Summaries:
         number = await self._answers.persist_answer(
             ask.room_id, talk.asker, target.room_id, [], key=talk.key, now=self._clock()
         )
-        answer = _Sending(self, talk, ask, transcript, target, number)
+        answer = _Sending(self, talk, ask, transcript, target, number, is_digest=is_digest)
         async with answer.streaming():
             summary = await self._summariser.summarise(ask, transcript, answer.streamer.show)
         await answer.finish(await self._without_redacted(summary))
@@ -152,7 +157,7 @@ class Summaries:
     async def send_parts(self, answer: _Sending, summary: Summary) -> None:
         """Notes what an answer rests on, sends it, and takes it back if that was redacted in the same moment."""
         bullets = [bullet.event_ids for _, bullet in summary.bullets()]
-        await self._answers.add_sources(answer.number, bullets)
+        await self._answers.add_sources(answer.number, bullets, answer.oldest_ts(bullets))
         sent = []
         for position, part in enumerate(split(answer.pieces(summary))):
             if position == 0:
@@ -169,7 +174,8 @@ class Summaries:
         """What an answer looks like while it is being written."""
         coverage, working = answer.transcript.coverage, answer.talk.text("working")
         summary = await self._without_redacted(Summary(sections, coverage, Engine("model"), [working]))
-        await self._answers.add_sources(answer.number, [bullet.event_ids for _, bullet in summary.bullets()])
+        bullets = [bullet.event_ids for _, bullet in summary.bullets()]
+        await self._answers.add_sources(answer.number, bullets, answer.oldest_ts(bullets))
         return split(answer.pieces(summary, is_whole=False))[0]
 
     def stream_to(self, answer: _Sending) -> Streamer:
@@ -191,13 +197,8 @@ class Summaries:
     async def why(self, talk: Conversation, command: Command) -> None:
         """Quotes what a line of an answer rests on, read anew from the room."""
         number = int(command.words[0]) if command.words else 1
-        target = await self._private(talk)
-        answer = None
-        if talk.reply_to is not None:
-            answer = await self._answers.load_by_event(talk.room_id, talk.reply_to)
+        answer = await self._find_line(talk, number)
         if answer is None:
-            answer = await self._answers.load_last(target.room_id, talk.asker)
-        if answer is None or answer.asker != talk.asker or number > len(answer.bullets):
             await self._talk.reply(talk, "why_nothing", number=number)
             return
         try:
@@ -205,7 +206,7 @@ class Summaries:
         except HistoryRefused as refused:
             await self._talk.reply(talk, refused.line)
             return
-        lines = []
+        lines, oldest_ts = [], None
         for event_id in answer.bullets[number - 1]:
             event = await self._client.load_event(answer.room_id, event_id)
             found = build_messages([event]) if event is not None and is_event(event) else []
@@ -214,17 +215,46 @@ class Summaries:
                 body = found[0].body
                 cut = body[:MAX_QUOTE_CHARACTERS] + ("…" if len(body) > MAX_QUOTE_CHARACTERS else "")
                 text = f"{name_of(found[0].sender, names)}: {cut}"
+                oldest_ts = found[0].ts if oldest_ts is None else min(oldest_ts, found[0].ts)
             lines.append((text, [event_id]))
         place = Place(answer.room_id, "")
         pieces = pieces_of_lines(talk.text("why_title", number=number), lines, place.link)
-        await self._talk.reply_directly(talk, pieces)
+        rest = Rest(answer.room_id, [], answer.bullets[number - 1], oldest_ts)
+        await self._quoting.send(pieces, await self._private(talk), talk.asker, talk.key, [rest])
+        await self._talk.sign(talk)
+
+    async def _find_line(self, talk: Conversation, number: int) -> Answer | None:
+        """The answer that a line is of: the one replied to, else the newest that the asker got, here or in private.
+
+        One that is about several rooms is kept as an answer for each, in which the lines of the others are empty.
+        """
+        answer = None
+        if talk.reply_to is not None:
+            answer = await self._answers.load_by_event(talk.room_id, talk.reply_to)
+        if answer is None:
+            rooms = {talk.room_id, talk.person.direct_room or talk.room_id}
+            answer = await self._answers.load_last(sorted(rooms), talk.asker)
+        if answer is None or answer.asker != talk.asker:
+            return None
+        for part in await self._answers.load_by_key(answer.key):
+            if number <= len(part.bullets) and part.bullets[number - 1]:
+                return part
+        return None
 
 
 class _Sending:
     """An answer on its way."""
 
     def __init__(
-        self, summaries: Summaries, talk: Conversation, ask: Ask, transcript: Transcript, target: Target, number: int
+        self,
+        summaries: Summaries,
+        talk: Conversation,
+        ask: Ask,
+        transcript: Transcript,
+        target: Target,
+        number: int,
+        *,
+        is_digest: bool,
     ) -> None:
         self._summaries = summaries
         self.talk = talk
@@ -232,6 +262,8 @@ class _Sending:
         self.transcript = transcript
         self.target = target
         self.number = number
+        self.title = "digest_title" if is_digest else "title"
+        self._times = {message.event_id: message.ts for message in transcript.messages}
         self.streamer = summaries.stream_to(self)
 
     @asynccontextmanager
@@ -256,5 +288,10 @@ class _Sending:
     def pieces(self, summary: Summary, *, is_whole: bool = True) -> list[Piece]:
         """The pieces of the answer."""
         place, names = self.transcript.place, self.transcript.names
-        title = self.talk.text("title", room=place.name)
+        title = self.talk.text(self.title, room=place.name)
         return summary_pieces(summary, place, names, self.talk.language, title, is_whole=is_whole)
+
+    def oldest_ts(self, bullets: Bullets) -> int | None:
+        """When the oldest of the messages behind these lines was sent."""
+        times = [self._times[event_id] for bullet in bullets for event_id in bullet if event_id in self._times]
+        return min(times, default=None)

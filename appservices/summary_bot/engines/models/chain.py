@@ -18,6 +18,7 @@ from appservices.summary_bot.engines.models.breaker import Breaker
 from appservices.summary_bot.engines.models.facts import Invalid
 from appservices.summary_bot.engines.models.prompts import repair_prompt
 from appservices.summary_bot.engines.models.provider import ChatProvider, OnText, Prompt, ProviderFailed, Reply
+from appservices.summary_bot.engines.models.tokens import estimate_audio_tokens
 
 FIRST_BACKOFF_MS = 250
 MAX_BACKOFF_MS = 8000
@@ -146,6 +147,54 @@ class Chain:
                 self._ledger.settle(
                     reservation, provider.options, purpose, reply, latency_ms=latency_ms, outcome=outcome
                 )
+            )
+
+    def can_transcribe(self, ask: Ask) -> bool:
+        """Whether there is a provider that may be given recordings of a room."""
+        return bool(self._transcribers(ask))
+
+    def _transcribers(self, ask: Ask) -> list[ChatProvider]:
+        return [p for p in self.usable(local_only=ask.local_only) if p.options.transcription_model is not None]
+
+    async def transcribe(self, ask: Ask, name: str, audio: bytes) -> str:
+        """The words of a recording, by the first provider that answers. Raises NoModel."""
+        for provider in self._transcribers(ask):
+            if not self._breakers[provider.options.name].may_call(self._clock()):
+                continue
+            try:
+                return await self._transcribe(provider, ask, name, audio)
+            except ProviderFailed as failed:
+                log.warning("provider %s: %s", provider.options.name, failed)
+            except OverBudget as over:
+                raise NoModel("budget", over.scope) from None
+        raise NoModel("unavailable")
+
+    async def _transcribe(self, provider: ChatProvider, ask: Ask, name: str, audio: bytes) -> str:
+        """One call, paid for by the length of the recording: providers do not say what it took."""
+        breaker, options = self._breakers[provider.options.name], provider.options
+        tokens = estimate_audio_tokens(audio)
+        started, reply, outcome = time.monotonic(), None, "cancelled"
+        try:
+            reservation = await self._ledger.reserve_tokens(ask.asker, ask.room_id, options.model, tokens, 0)
+        except BaseException:
+            breaker.forget_try()
+            raise
+        try:
+            words = await provider.transcribe(name, audio)
+            reply, outcome = Reply(words, tokens, 0), "ok"
+            breaker.succeed()
+            return words
+        except ProviderFailed as failed:
+            outcome = str(failed)[:60]
+            breaker.fail(self._clock())
+            raise
+        except BaseException:
+            breaker.forget_try()
+            raise
+        finally:
+            latency_ms = int((time.monotonic() - started) * 1000)
+            await asyncio.shield(
+                self._ledger.settle(reservation, options, "transcribe", reply, latency_ms=latency_ms, outcome=outcome)
             )
 
     async def close(self) -> None:

@@ -108,7 +108,9 @@ class ChatProvider:
                     model=self.options.transcription_model, file=(name, audio)
                 )
             return str(answer.text)[:MAX_ANSWER_CHARACTERS]
-        except (openai.OpenAIError, TimeoutError, ValueError, TypeError, AttributeError) as error:
+        except TimeoutError:
+            raise ProviderFailed("timeout", is_temporary=True) from None
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
             raise ProviderFailed(type(error).__name__, is_temporary=False) from None
 
     def _request(self, prompt: Prompt) -> dict[str, Any]:
