@@ -115,11 +115,12 @@ def _items(step: object, data: dict[str, Any]) -> Items:
         return made
     if step == "silent":
         return []
-    items = _fold(data) if "facts" in data else _facts(data)
+    items = _fold(data) if "facts" in data else honest_facts(data)
     return [lie(item) for item in items] if step == "lie" else items
 
 
-def _facts(data: dict[str, Any]) -> Items:
+def honest_facts(data: dict[str, Any]) -> Items:
+    """A fact for each message, in its own words."""
     found = []
     for message in data["messages"]:
         kind = next((kind for cue, kind in KINDS.items() if cue in message["text"]), "outcome")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from tests.summary_bot.model_server import ModelServer, model_server, provider, tokens_of
+from appservices.summary_bot.engines.models.chunks import OVERLAP_MESSAGES
+from appservices.summary_bot.engines.models.folding import MAX_FACTS
+from tests.summary_bot.model_server import Items, ModelServer, honest_facts, model_server, provider
 from tests.summary_bot.support import BOT, Event, Person, Site, is_answer
+from tests.summary_bot.test_trust import ask_api, texts
 
 TALK = (
     "We decided to ship version 2 on Friday.",
@@ -131,18 +136,57 @@ async def test_a_second_summary_pays_only_for_what_is_new(site: Site, model: Mod
     async with site.bot(providers=[provider(model)]) as bot:
         alice = await site.person()
         lines = [f"The part number {n} of the long report is about the harvest of field {n}." for n in range(120)]
-        room_id = await room_with_talk(alice, *lines)
+        room_id = await alice.room_with_bot(name="Release")
+        said = [await alice.user.send(room_id, line) for line in lines]
         await alice.user.send(room_id, "!summary 2h")
         await alice.wait_answer("120 of 120 messages", without=room_id)
         first = model.input_tokens
-        folds = sum("These are facts" in request["messages"][0]["content"] for request in model.requests)
-        assert folds == 1
+        assert len(folds(model)) == 1
         asked = await alice.user.send(room_id, "!summary 2h")
         await alice.wait(lambda _, event: asked in str(event["content"].get("m.relates_to")))
         await bot.until_idle()
-        folding = [r for r in model.requests if "These are facts" in r["messages"][0]["content"]]
-        assert len(folding) == 2
-        assert model.input_tokens - first == tokens_of(folding[1]) < first
+        assert model.input_tokens == first
+        for n in range(3):
+            await alice.user.send(room_id, f"The new part number {n} is about the price of straw in the region {n}.")
+        model.requests.clear()
+        await alice.user.send(room_id, "!summary 2h")
+        await alice.wait_answer("123 of 123 messages", without=room_id)
+        assert len(model.requests) == 2
+        assert len(model.seen) <= 3 + OVERLAP_MESSAGES
+        assert model.input_tokens < 0.4 * first
+        pool = bot.bot.database.pool
+        assert await pool.fetchval("SELECT count(DISTINCT fold) FROM fold_parts") == 2
+        (await alice.user.in_room("PUT", room_id, f"redact/{quote(said[0], safe='')}/r1", {})).ok()
+        await alice.user.send(room_id, "!usage")
+        await alice.wait_answer("Used today", without=room_id)
+        assert await pool.fetchval("SELECT count(*) FROM fold_parts") == 0
+
+
+async def test_a_long_history_is_folded_in_groups_and_loses_nothing(site: Site, model: ModelServer) -> None:
+    async with site.bot(providers=[provider(model)]):
+        alice = await site.person()
+        lines = [f"The report number {n} tells of the harvest of field {n}." for n in range(300)]
+        lines[7] = "We decided to sell the old tractor to the museum."
+        room_id = await room_with_talk(alice, *lines)
+        model.always = only_decisions_of_folds
+        answer = (await ask_api(site, alice, room_id, range="2h")).ok()
+        assert "We decided to sell the old tractor to the museum." in texts(answer)
+        assert all(fold <= MAX_FACTS for fold in folds(model))
+        assert len(folds(model)) > 2
+
+
+def folds(model: ModelServer) -> list[int]:
+    """How many facts each fold was made of."""
+    asked = [json.loads(request["messages"][1]["content"]) for request in model.requests]
+    return [len(data["facts"]) for data in asked if "facts" in data]
+
+
+def only_decisions_of_folds(data: dict[str, Any]) -> Items:
+    """What an honest model does that folds much into little."""
+    if "facts" not in data:
+        return honest_facts(data)
+    found = [fact for fact in data["facts"] if fact["kind"] == "decision"] + data["facts"][:10]
+    return [{"kind": f["kind"], "text": f["text"], "owner": None, "facts": [f["id"]]} for f in found]
 
 
 async def test_an_answer_is_shown_while_it_is_written(site: Site, model: ModelServer) -> None:

@@ -19,6 +19,13 @@ INSERT_SOURCES = """
 INSERT INTO chunk_sources (event_id, hash, sender)
 SELECT DISTINCT ON (event_id) event_id, $3::bytea, sender FROM unnest($1::text[], $2::text[]) AS s (event_id, sender)
 """
+# Whoever deletes one of the parts waits for this, or comes first: then one is missing.
+LOCK_PARTS = "SELECT oldest_ts FROM chunks WHERE hash = ANY($1::bytea[]) ORDER BY hash FOR KEY SHARE"
+INSERT_FOLD = """
+INSERT INTO chunks (hash, room_id, facts, tokens, oldest_ts, created_ts) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (hash) DO NOTHING RETURNING 1
+"""
+INSERT_PARTS = "INSERT INTO fold_parts (fold, part) SELECT $1, part FROM unnest($2::bytea[]) AS part"
 PURGES = (
     "DELETE FROM chunks WHERE created_ts < $1",
     "DELETE FROM answers WHERE created_ts < $1",
@@ -65,6 +72,19 @@ class FactRepository:
             arguments = (key, room_id, found.facts, found.tokens, oldest_ts, now, events, senders)
             if await connection.fetchval(INSERT_CHUNK, *arguments):
                 await connection.execute(INSERT_SOURCES, events, senders, key)
+
+    async def persist_fold(
+        self, key: bytes, room_id: str, found: CachedFacts, parts: Sequence[bytes], *, now: int
+    ) -> None:
+        """Keeps what facts were folded into, with the chunks and folds that they are from; not if one is gone."""
+        wanted = sorted(set(parts))
+        async with self._database.transaction() as connection:
+            there = await connection.fetch(LOCK_PARTS, wanted)
+            if len(there) < len(wanted):
+                return
+            oldest_ts = min(row["oldest_ts"] for row in there)
+            if await connection.fetchval(INSERT_FOLD, key, room_id, found.facts, found.tokens, oldest_ts, now):
+                await connection.execute(INSERT_PARTS, key, wanted)
 
     async def purge(self, before: int) -> None:
         """Drops what is older than the time for which things are kept."""

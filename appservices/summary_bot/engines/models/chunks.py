@@ -22,6 +22,9 @@ CUT_ONE_IN = 24
 MAX_MESSAGES = 80
 MAX_TOKENS = 6000
 
+OVERLAP_MESSAGES = 2
+"""How many known messages are shown again with new ones that go on in the same chunk."""
+
 Chunk = tuple[Message, ...]
 
 
@@ -70,5 +73,32 @@ def _is_cut(event_id: str) -> bool:
 
 def chunk_hash(chunk: Chunk, *parts: str) -> bytes:
     """What the facts of a chunk depend on: its events, their edits, and (as `parts`) prompt, model and language."""
-    lines = [f"{message.event_id}\x1f{message.edit_id}\x1f{message.body}" for message in chunk]
-    return hashlib.blake2b("\x1e".join([*parts, *lines]).encode("utf-8", "surrogatepass"), digest_size=32).digest()
+    return prefix_hashes(chunk, *parts)[-1]
+
+
+def prefix_hashes(chunk: Chunk, *parts: str) -> list[bytes]:
+    """The hash of each beginning of a chunk, the shortest first and the whole last."""
+    lines = (f"{message.event_id}\x1f{message.edit_id}\x1f{message.body}" for message in chunk)
+    return rolling_hashes([line.encode("utf-8", "surrogatepass") for line in lines], *parts)
+
+
+def rolling_hashes(items: Sequence[bytes], *parts: str) -> list[bytes]:
+    """The hash of each beginning of a list, the shortest first. `parts` go before all."""
+    state = hashlib.blake2b(digest_size=32)
+    for part in parts:
+        state.update(_framed(part.encode("utf-8", "surrogatepass")))
+    hashes = []
+    for item in items:
+        state.update(_framed(item))
+        hashes.append(state.copy().digest())
+    return hashes
+
+
+def _framed(item: bytes) -> bytes:
+    return len(item).to_bytes(4) + item
+
+
+def rest_after(chunk: Chunk, known: int) -> Chunk:
+    """What is left of a chunk whose first `known` messages are known, with a few of these: what is said next is often
+    said of them."""
+    return chunk[max(0, known - OVERLAP_MESSAGES) :]

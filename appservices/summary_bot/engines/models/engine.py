@@ -1,9 +1,10 @@
 """Answers by models, in two steps: facts from each chunk of the history, then the answer that they make together.
 
 1. Messages that talk to models are left out; of the rest, a question takes those that are about it.
-2. Chunks; what is known of them already comes from the cache.
+2. Chunks; what is known of them, or of their beginnings, comes from the cache.
 3. The facts of the others, a few chunks at a time; each fact is checked against its sources before it is kept.
-4. One chunk's facts are the answer. Those of several are folded into one, which is checked again.
+4. One chunk's facts are the answer. Those of several are folded into one, which is checked again and kept; where
+   most of it was folded before, what is new is folded into that.
 5. Where messages were left out, decisions and actions that the built-in engine finds and the model does not cite are
    quoted, so that nobody can talk a model into silence about them.
 """
@@ -11,8 +12,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 
@@ -24,8 +26,9 @@ from appservices.summary_bot.config import Provider, Role
 from appservices.summary_bot.engines.contract import Ask
 from appservices.summary_bot.engines.extractive.contract import Request
 from appservices.summary_bot.engines.extractive.process import ExtractiveEngine
+from appservices.summary_bot.engines.models.cache import Cache, Node
 from appservices.summary_bot.engines.models.chain import Chain
-from appservices.summary_bot.engines.models.chunks import Chunk, chunk_hash, chunks_of
+from appservices.summary_bot.engines.models.chunks import Chunk, chunks_of
 from appservices.summary_bot.engines.models.facts import (
     SECTION_OF,
     Fact,
@@ -34,7 +37,15 @@ from appservices.summary_bot.engines.models.facts import (
     read_facts,
     read_lines,
 )
-from appservices.summary_bot.engines.models.prompts import PROMPT_VERSION, facts_prompt, fold_prompt, labels
+from appservices.summary_bot.engines.models.folding import (
+    MAX_FACTS,
+    MIN_GROUP,
+    facts_of,
+    groups_of,
+    heaviest,
+    pays_to_grow,
+)
+from appservices.summary_bot.engines.models.prompts import facts_prompt, fold_prompt, labels
 from appservices.summary_bot.engines.models.provider import OnText
 from appservices.summary_bot.engines.models.suspicion import talks_to_model
 from appservices.summary_bot.events import Message, sources_of
@@ -42,9 +53,6 @@ from appservices.summary_bot.history.reader import Transcript
 from appservices.summary_bot.storage.facts import CachedFacts, FactRepository
 
 CHUNKS_AT_ONCE = 3
-MAX_FACTS = 240
-"""How many facts are folded; of more, the newest."""
-
 QUESTION_MESSAGES = 60
 """From how many messages on a question is answered from those that are about it alone."""
 
@@ -61,6 +69,7 @@ class _Work:
     transcript: Transcript
     messages: Sequence[Message]
     by_id: Mapping[str, Message]
+    cache: Cache
     provider: Provider | None = None
     input_tokens: int = 0
     output_tokens: int = 0
@@ -107,7 +116,9 @@ class ModelEngine:
         if ask.purpose == "ask" and len(messages) > QUESTION_MESSAGES:
             messages = await self._built_in.relevant(messages, ask.question)
         role = self._roles.get(ask.role, self._roles["assistant"])
-        work = _Work(ask, role, transcript, messages, {message.event_id: message for message in messages})
+        providers = [provider.options for provider in self._chain.usable(local_only=ask.local_only)]
+        cache = Cache(self._facts, ask, role, providers)
+        work = _Work(ask, role, transcript, messages, {message.event_id: message for message in messages}, cache)
         facts = await self._answer(work, on_progress) if messages else []
         sections = by_section(facts)
         if withheld:
@@ -129,56 +140,23 @@ class ModelEngine:
 
     async def _answer(self, work: _Work, on_progress: OnProgress | None) -> list[Fact]:
         chunks = chunks_of(work.messages)
-        found = await self._cached(work, chunks)
-        missing = [chunk for chunk in chunks if chunk not in found]
+        covered = await work.cache.cover(chunks)
+        await self._note_cached(work, [piece for piece in covered if isinstance(piece, Node)])
+        alone = len(covered) == 1
         gate = asyncio.Semaphore(CHUNKS_AT_ONCE)
-        alone = len(chunks) == 1
 
-        async def draw(chunk: Chunk) -> None:
+        async def node_of(piece: Chunk | Node) -> Node:
+            if isinstance(piece, Node):
+                return replace(piece, facts=work.verified(piece.facts, count=False))
             async with gate:
-                found[chunk] = await self._draw(work, chunk, on_progress if alone else None)
+                return await self._draw(work, piece, on_progress if alone else None)
 
-        tasks = [asyncio.create_task(draw(chunk)) for chunk in missing]
-        try:
-            for task in tasks:
-                await task
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        facts = [fact for chunk in chunks for fact in found[chunk]]
-        return facts if alone or len(facts) <= 1 else await self._fold(work, facts[-MAX_FACTS:], on_progress)
+        nodes = await _all_of([node_of(piece) for piece in covered])
+        if alone or len(facts_of(nodes)) <= 1:
+            return facts_of(nodes)
+        return list((await self._fold(work, nodes, on_progress)).facts)
 
-    def _keys(self, work: _Work, chunk: Chunk) -> list[bytes]:
-        """Under what the facts of a chunk may be kept: a key for each model that might have drawn them."""
-        ask = work.ask
-        return [
-            chunk_hash(
-                chunk,
-                PROMPT_VERSION,
-                provider.options.model.name,
-                ask.purpose,
-                ask.question,
-                ask.language,
-                work.role.prompt,
-            )
-            for provider in self._chain.usable(local_only=ask.local_only)
-        ]
-
-    async def _cached(self, work: _Work, chunks: Sequence[Chunk]) -> dict[Chunk, list[Fact]]:
-        keys = {chunk: self._keys(work, chunk) for chunk in chunks}
-        known = await self._facts.load_chunks([key for of_chunk in keys.values() for key in of_chunk])
-        found: dict[Chunk, list[Fact]] = {}
-        for chunk, of_chunk in keys.items():
-            for key in of_chunk:
-                if key in known and chunk not in found:
-                    found[chunk] = work.verified(msgspec.json.decode(known[key].facts, type=list[Fact]), count=False)
-                    work.cached_tokens += known[key].tokens
-        if work.cached_tokens:
-            await self._ledger.note_cached(work.ask.asker, work.ask.room_id, work.cached_tokens)
-        return found
-
-    async def _draw(self, work: _Work, chunk: Chunk, on_progress: OnProgress | None) -> list[Fact]:
+    async def _draw(self, work: _Work, chunk: Chunk, on_progress: OnProgress | None) -> Node:
         """Draws the facts of a chunk, and keeps them."""
         events, users = labels(chunk)
         prompt = facts_prompt(work.ask, work.role, chunk, work.names)
@@ -190,26 +168,47 @@ class ModelEngine:
             _teller(on_progress, lambda text: work.verified(partial_facts(text, events, users), count=False)),
         )
         self._note(work, answered.provider, answered.input_tokens, answered.output_tokens)
-        facts = work.verified(answered.value)
-        keys = dict(
-            zip(
-                [p.options.name for p in self._chain.usable(local_only=work.ask.local_only)],
-                self._keys(work, chunk),
-                strict=True,
-            )
-        )
+        node = Node(work.cache.key(chunk, answered.provider), work.verified(answered.value), answered.input_tokens)
         sources = [(event_id, message.sender) for message in chunk for event_id in sources_of([message])]
         await self._facts.persist_chunk(
-            keys[answered.provider.name],
+            node.key,
             work.ask.room_id,
-            CachedFacts(msgspec.json.encode(facts), answered.input_tokens),
+            CachedFacts(msgspec.json.encode(node.facts), node.tokens),
             sources,
             oldest_ts=min(message.ts for message in chunk),
             now=self._clock(),
         )
-        return facts
+        return node
 
-    async def _fold(self, work: _Work, facts: Sequence[Fact], on_progress: OnProgress | None) -> list[Fact]:
+    async def _fold(self, work: _Work, nodes: Sequence[Node], on_progress: OnProgress | None) -> Node:
+        """The answer that nodes make together: known, or grown from an earlier one, or made of all of them."""
+        known = await work.cache.load_fold(nodes)
+        if known is not None:
+            await self._note_cached(work, [known])
+            return replace(known, facts=work.verified(known.facts, count=False))
+        beginning = await work.cache.load_beginning(nodes)
+        if beginning is not None and pays_to_grow(beginning[0], nodes[beginning[1] :], nodes):
+            await self._note_cached(work, [beginning[0]])
+            parts = [replace(beginning[0], facts=work.verified(beginning[0].facts, count=False))]
+            return await self._fold_once(work, nodes, [*parts, *nodes[beginning[1] :]], "grown", on_progress)
+        parts = list(nodes)
+        gate = asyncio.Semaphore(CHUNKS_AT_ONCE)
+
+        async def fold_group(group: Sequence[Node]) -> Node:
+            async with gate:
+                return await self._fold(work, group, None)
+
+        while len(facts_of(parts)) > MAX_FACTS:
+            *closed, last = groups_of(parts)
+            folded = await _all_of([fold_group(group) for group in closed])
+            parts = [*folded, *(last if len(last) < MIN_GROUP else [await fold_group(last)])]
+        return await self._fold_once(work, nodes, parts, "fresh", on_progress)
+
+    async def _fold_once(
+        self, work: _Work, nodes: Sequence[Node], parts: Sequence[Node], kind: str, on_progress: OnProgress | None
+    ) -> Node:
+        """Folds the facts of `parts`, and keeps that as what `nodes` make."""
+        facts = facts_of(parts)
         answered = await self._chain.ask(
             work.ask,
             "fold",
@@ -219,7 +218,18 @@ class ModelEngine:
         )
         self._note(work, answered.provider, answered.input_tokens, answered.output_tokens)
         lines = work.verified(answered.value)
-        return lines or list(facts)  # a model that folds everything away is not believed
+        key = work.cache.fold_key(nodes, answered.provider, kind)
+        if not lines:  # a model that folds everything away is not believed
+            return Node(key, heaviest(facts))
+        found = CachedFacts(msgspec.json.encode(lines), answered.input_tokens)
+        await self._facts.persist_fold(key, work.ask.room_id, found, [p.key for p in parts], now=self._clock())
+        return Node(key, lines, answered.input_tokens)
+
+    async def _note_cached(self, work: _Work, nodes: Sequence[Node]) -> None:
+        tokens = sum(node.tokens for node in nodes)
+        if tokens:
+            work.cached_tokens += tokens
+            await self._ledger.note_cached(work.ask.asker, work.ask.room_id, tokens)
 
     def _note(self, work: _Work, provider: Provider, input_tokens: int, output_tokens: int) -> None:
         work.provider = provider
@@ -237,6 +247,17 @@ class ModelEngine:
             for bullet in picked.sections.get(name, ()):
                 if not cited & set(bullet.event_ids):
                     sections.setdefault(name, []).append(bullet)
+
+
+async def _all_of(tasks: Iterable[Coroutine[Any, Any, Node]]) -> list[Node]:
+    """The results in order; the first that fails ends the others."""
+    running = [asyncio.create_task(task) for task in tasks]
+    try:
+        return [await task for task in running]
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 def by_section(facts: Iterable[Fact]) -> Sections:
