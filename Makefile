@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: run test lint simulate bench bench-state-res bench-summaries clean
+.PHONY: run test lint simulate bench bench-state-res bench-summaries bench-summaries-load clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.installed
@@ -24,6 +24,9 @@ bench: $(VENV)/.installed-test
 
 bench-summaries: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.summaries
+
+bench-summaries-load: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.summaries_load
 
 bench-state-res: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.state_res

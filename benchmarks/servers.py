@@ -320,10 +320,10 @@ async def synapse(
     await database.create_database(name)
     directory = run_dir / name
     directory.mkdir()
-    port, shared_secret = _free_port(), secrets.token_hex(16)
+    port, shared_secret = free_port(), secrets.token_hex(16)
     settings = synapse_config(directory, port, database.socket_dir, shared_secret, name)
     if tls is not None:
-        federation_port = _free_port()
+        federation_port = free_port()
         settings |= _synapse_federation(tls, federation_port)
         resources = [{"names": ["federation"], "compress": False}]
         settings["listeners"].append(
@@ -370,7 +370,7 @@ async def weft(
     await database.create_database(name)
     directory = run_dir / name
     directory.mkdir()
-    port, shared_secret = _free_port(), secrets.token_hex(16)
+    port, shared_secret = free_port(), secrets.token_hex(16)
     config = directory / "weft.yaml"
     settings: dict[str, Any] = {
         "server_name": SERVER_NAME,
@@ -384,7 +384,7 @@ async def weft(
         "logging": {"level": "WARNING"},
     }
     if tls is not None:
-        _weft_federation(settings, tls, _free_port())
+        _weft_federation(settings, tls, free_port())
     config.write_text(yaml.safe_dump(settings))
     log = directory / "log"
     with _running([Path(sys.executable).with_name("weft"), "serve", "--config", config], log) as process:
@@ -392,7 +392,8 @@ async def weft(
         yield Homeserver(name, process.pid, port, shared_secret, version, settings["server_name"])
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -25,6 +25,7 @@ WHERE job = (
     WHERE NOT running AND run_at <= $1 AND NOT (kind = ANY($2::text[]) AND EXISTS (
         SELECT FROM jobs AS other WHERE other.asker = waiting.asker AND other.running AND other.kind = ANY($2::text[])
     ))
+    AND NOT ($3 AND kind = ANY($2::text[]))
     ORDER BY kind = ANY($2::text[]), job LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 RETURNING job, kind, room_id, asker, event_id, payload, created_ts, attempts
@@ -88,9 +89,9 @@ class JobRepository:
         """Queues jobs; those that are there already stay as they are."""
         await self._database.pool.execute(INSERT_JOBS, *job_columns(jobs))
 
-    async def claim(self, now: int) -> Job | None:
-        """The next job to do, marked as running; None when nothing is due."""
-        row = await self._database.pool.fetchrow(CLAIM_JOB, now, list(QUESTIONS))
+    async def claim(self, now: int, *, housekeeping: bool = False) -> Job | None:
+        """The next job to do, marked as running; None when nothing is due. `housekeeping`: no question."""
+        row = await self._database.pool.fetchrow(CLAIM_JOB, now, list(QUESTIONS), housekeeping)
         return None if row is None else Job(**dict(row))
 
     async def load_next_run(self, now: int) -> int | None:

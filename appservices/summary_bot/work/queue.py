@@ -56,11 +56,13 @@ class Workers:
         self._news = 0
 
     async def run(self) -> None:
-        """Works until cancelled."""
+        """Works until cancelled. One worker more does no questions: what is gone is taken back, and invitations are
+        followed, however long models take."""
         await self._jobs.release_all()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._work(housekeeping=True))
             for _ in range(self._workers):
-                group.create_task(self._work())
+                group.create_task(self._work(housekeeping=False))
 
     async def wake(self) -> None:
         """Says that there is something new in the queue."""
@@ -75,11 +77,11 @@ class Workers:
             if job.kind in QUESTIONS and (job.event_id in event_ids or (job.room_id, job.asker) in gone):
                 running.task.cancel()
 
-    async def _work(self) -> None:
+    async def _work(self, *, housekeeping: bool) -> None:
         while True:
             try:
                 news = self._news
-                job = await self._jobs.claim(self._clock())
+                job = await self._jobs.claim(self._clock(), housekeeping=housekeeping)
                 if job is None:
                     await self._wait(news)
                     continue
