@@ -29,8 +29,8 @@ SCRIPTS = {
 }
 """In which script languages are written that are not in Latin letters."""
 
-MIN_WORDS_SHARED = 0.5
-"""Of the telling words of a line, the part that has to be in its sources, if both are in the same script."""
+WORDS_SHARED = 0.5
+"""Of the telling words of a line, more than this part has to be in its sources, if both are in the same script."""
 
 LINK = re.compile(
     r"(?:[a-z][a-z0-9+.-]{1,20}:(?://)?[^\s<>\"')\]]+|www\.[^\s<>\"')\]]+"
@@ -105,7 +105,7 @@ def _bears_out(text: str, evidence: str, known: str, language: str) -> bool:
     if not words:
         return True
     have = telling_words(known)
-    return sum(word in have for word in words) >= MIN_WORDS_SHARED * len(words)
+    return sum(word in have for word in words) > WORDS_SHARED * len(words)
 
 
 def script(text: str) -> str:

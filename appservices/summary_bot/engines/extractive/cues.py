@@ -8,7 +8,8 @@ DECISION = (
     r"\b(?:we|i)(?:'ve| have)? (?:decided|agreed|settled|chose|picked)\b",
     r"\bdecision\b(?! (?:is )?(?:pending|open))",
     r"\b(?:decided|agreed)[:!.]",
-    r"\blet'?s (?:go|do|use|take|ship|keep|postpone|move|stick|drop|make)\b",
+    r"\blet'?s (?!see\b|hope|talk|wait|discuss|look|check|try|say\b|hear|not\b|think|start\b|begin|meet\b)[a-z]{2,}",
+    r"\bagreed by\b|\bfrom now on\b",
     r"\bwe(?:'ll| will| are going to| shall) (?:go with|use|ship|take|keep|drop|move|release|postpone|switch)\b",
     r"\b(?:it'?s|that'?s) (?:decided|settled|final|agreed)\b",
     r"\bfinal(?:ly)? (?:decision|decided|answer)\b",
@@ -16,7 +17,8 @@ DECISION = (
     r"\bwe (?:go|are going) with\b",
     r"\b(?:wir|ich) (?:haben|habe|hatten) .{0,60}\b(?:beschlossen|entschieden|vereinbart|geeinigt)\b",
     r"\b(?:beschlossen|entschieden|vereinbart|abgemacht|beschluss|entscheidung)\b",
-    r"\bwir (?:nehmen|machen|verschieben|bleiben bei|verwenden|gehen mit)\b",
+    r"\bwir (?:nehmen|machen|verschieben|bleiben bei|verwenden|gehen mit|behalten|lassen|streichen|mieten)\b",
+    r"\b(?:steht fest|einigen uns|einverstanden, dann)\b|\bab (?:jetzt|sofort)\b",
     r"\b(?:on a|nous avons|c'est) (?:décidé|convenu|choisi|retenu)\b",
     r"\b(?:décision|décidé|adopté)\b",
     r"\bon (?:part sur|prend|garde|reporte)\b",
@@ -24,13 +26,14 @@ DECISION = (
     r"\b(?:decisión|decidido|acordado|aprobado)\b",
     r"\bvamos (?:a usar|con)\b",
     r"\b(?:решили|решено|договорились|решение|утвердили)\b",
-    r"决定|定了|就这么|敲定|确定(?!吗|了吗|一下)|一致同意|通过了|达成一致|最终方案|決定|決まり|ことにし",
+    r"决定|定了|就这么|敲定|确定(?!吗|了吗|一下)|一致同意|通过了|达成一致|最终方案|都同意|就用|就选|改用|不再.{1,8}了|決定|決まり|ことにし",
 )
 
 ACTION_SELF = (
     r"\bi(?:'ll| will| am going to|'m going to| can take| take)\b",
     r"\b(?:let me|leave (?:it|that) to me|on it\b|i'm on)",
-    r"\bich (?:werde|kümmere|mache|übernehme|schicke|schreibe|erledige|prüfe|schaue|teste|bereite|baue)\b",
+    r"\bich (?:werde|kümmere|mache|übernehme|schicke|schreibe|erledige|prüfe|schaue|teste|bereite|baue|hole|bringe|"
+    r"rufe|melde|organisiere|kaufe|bestelle|besorge|buche|frage|suche|repariere|kläre|trage|gehe|fahre)\b",
     r"\bje (?:vais|m'en occupe|ferai|m'occupe|prends|envoie|prépare|vérifie)\b",
     r"\b(?:yo )?(?:me encargo|voy a|lo hago|haré|enviaré|preparo|reviso)\b",
     r"\bя (?:сделаю|займусь|возьму|напишу|проверю|подготовлю|отправлю)\b",
@@ -77,8 +80,21 @@ OBJECTION = (
 )
 
 QUESTION_ENDS = ("?", "？", "吗", "呢", "か？", "؟")
+CHANGE = (
+    r"\b(?:instead|after all|no longer|rather than|(?:new|final) decision|changed (?:my|our) minds?|scratch that)\b",
+    r"\b(?:statt|stattdessen|anstatt|doch nicht|nicht mehr|neue entscheidung|endgültig)\b",
+    r"\b(?:plutôt|finalement|au lieu|ne .{1,30} plus)\b",
+    r"\b(?:en lugar|en vez|finalmente|ya no)\b",
+    r"\b(?:вместо|больше не|передумали)\b",
+    r"改为|改成|改用|不再|而不是|最后决定|变更|代わりに|やめて",
+)
+"""Words of a decision that takes back an earlier one."""
+
+# "No" alone begins other sentences, too: "No deploys on Fridays", "No estoy de acuerdo".
 _ANSWER = re.compile(
-    r"^\s*(?:(?:yes|no|ja|nein|oui|non|sí|si|да|нет)\b|是的?|不是?|对|好|可以|不行|はい|いいえ)", re.IGNORECASE
+    r"^\s*(?:(?:yes|yep|yeah|ja|nein|oui|non|sí|да|нет)\b|(?:no|nope|si)\s*(?:[,.!;:–-]|$)"
+    r"|是的?|不是?|对|好|可以|不行|はい|いいえ)",
+    re.IGNORECASE,
 )
 
 
@@ -90,6 +106,7 @@ _DECISION = _compiled(DECISION)
 _ACTION_SELF = _compiled(ACTION_SELF)
 _ACTION_OTHER = _compiled(ACTION_OTHER)
 _OBJECTION = _compiled(OBJECTION)
+_CHANGE = _compiled(CHANGE)
 
 
 def is_question(text: str) -> bool:
@@ -100,6 +117,11 @@ def is_question(text: str) -> bool:
 def is_decision(text: str) -> bool:
     """Whether a sentence says that something is decided."""
     return not is_question(text) and _DECISION.search(text) is not None
+
+
+def is_change(text: str) -> bool:
+    """Whether a decision takes back an earlier one."""
+    return _CHANGE.search(text) is not None
 
 
 def is_objection(text: str) -> bool:

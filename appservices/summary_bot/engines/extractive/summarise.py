@@ -22,6 +22,10 @@ ANSWER_WINDOW = 8
 """Among how many of the messages after a question an answer to it is looked for."""
 
 SAME_SUBJECT = 0.3
+CHANGED_SUBJECT = 0.2
+"""How much two decisions have in common if the later says of itself that it changes something."""
+
+MAX_CHANGES = 50
 
 
 def summarise(request: Request) -> Picked:
@@ -88,8 +92,21 @@ class _Composer:
         return self._bullets(self._ranking.pick(statements, count))
 
     def decisions(self, limit: int) -> list[Bullet]:
-        found = self._matching(cues.is_decision)
+        found = self._standing(self._matching(cues.is_decision))
         return self._bullets(self._ranking.pick(found, limit, novelty=0.9))
+
+    def _standing(self, decisions: list[int]) -> list[int]:
+        """The decisions that no later one on the same subject takes back."""
+        changes = [index for index in decisions if cues.is_change(self._sentences[index].text)][-MAX_CHANGES:]
+        return [
+            index
+            for index in decisions
+            if not any(
+                index < later
+                and self._ranking.are_alike(self._sentences[index], self._sentences[later]) >= CHANGED_SUBJECT
+                for later in changes
+            )
+        ]
 
     def disagreements(self, limit: int) -> list[Bullet]:
         found = self._matching(cues.is_objection)
