@@ -1,4 +1,4 @@
-"""The labelled rooms of `make bench-summaries`: nothing hidden is said, no attack gets through, little is overlooked."""
+"""The labelled rooms of `make bench-summaries`: nothing hidden is said, no attack gets through, little is missed."""
 
 from __future__ import annotations
 
