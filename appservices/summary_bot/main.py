@@ -153,7 +153,11 @@ def _build(
     talk = Talk(client, settings, courier)
     receiver = Receiver(Intake(user_id, names, config.limits.max_messages), InboxRepository(database), courier, clock)
     history = HistoryReader(
-        client, settings, max_messages=config.limits.max_messages, permalink_base=config.permalink_base
+        client,
+        settings,
+        names=names,
+        max_messages=config.limits.max_messages,
+        permalink_base=config.permalink_base,
     )
     roles = all_roles(config.roles)
     media = Media(config.homeserver.url, registration.as_token, lambda: api.service.http_session)

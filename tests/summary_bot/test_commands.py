@@ -86,12 +86,12 @@ async def test_a_catch_up_puts_what_matters_first_and_can_be_asked_why(site: Sit
 async def test_why_explains_an_answer_in_the_room(site: Site, office: Office) -> None:
     alice = await site.person()
     room_id = await alice.room_with_bot()
-    await alice.user.send(room_id, "We agreed to rent the blue boat for August.")
+    await alice.user.send(room_id, "We decided to rent the blue boat for August.")
     await alice.user.send(room_id, "!decisions here")
     await alice.wait_answer("blue boat", room_id=room_id)
     await alice.user.send(room_id, "!why")
     answer = await alice.wait_answer("Line 1 rests on", without=room_id)
-    assert "We agreed to rent the blue boat for August." in answer["content"]["body"]
+    assert "We decided to rent the blue boat for August." in answer["content"]["body"]
 
 
 async def test_a_voice_message_is_written_out_for_who_may_hear_it(site: Site, office: Office) -> None:
@@ -223,6 +223,10 @@ async def test_a_mention_is_as_good_as_a_command(site: Site, office: Office) -> 
     mention = {"m.mentions": {"user_ids": [BOT]}}
     await say(alice, room_id, "What was decided about the bridge, Summary?", **mention)
     answer = await alice.wait_answer("bridge from oak", without=room_id)
+    asked = {"m.mentions": {"user_ids": [BOT]}}
+    await say(alice, room_id, "Summary: !actions 2h", **asked)
+    await alice.wait_answer("No actions were agreed on", without=room_id)
+    assert "Summary?" not in " ".join(office.model.seen)
     office.model.requests.clear()
     thanks = mention | reply_to(answer["event_id"])
     await say(alice, room_id, "Thanks, that is very kind of you!", **thanks)

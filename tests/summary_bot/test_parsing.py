@@ -87,7 +87,7 @@ def test_what_is_not_meant_for_the_bot_is_nothing_to_it(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["!summary 0", "!summary 2026-13-01", "!summary 2026-11-03..01", "!summary 2h today", "!ask", "!digest daily 25:00",
-     "!digest daily 08:00 Mars/Base", "!lang english", "!role use", "!ignore bob", "!budget person @a:b lots"],
+     "!digest daily 08:00 Mars/Base", "!lang xx", "!role use", "!ignore bob", "!budget person @a:b lots"],
 )  # fmt: skip
 def test_wrong_arguments_are_mistakes(text: str) -> None:
     mistake = parse(text)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from appservices.summary_bot.commands.model import VERBS, Command, Mistake, Schedule, Scope, Verb
 from appservices.summary_bot.events import matrix_id
+from appservices.summary_bot.languages import LANGUAGE_CODES
 from appservices.summary_bot.ranges import RangeError, parse_range
 
 MAX_COMMAND_CHARACTERS = 4000
@@ -19,7 +20,6 @@ WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", 
 ALIASES: dict[str, Verb] = {"summarize": "summary", "summarise": "summary", "language": "lang", "catch-up": "catchup"}
 
 _TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
-_LANGUAGE = re.compile(r"[a-z]{2,3}")
 _ROLE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 
@@ -196,8 +196,10 @@ def _role(verb: Verb, words: Sequence[str]) -> Command | Mistake:
 
 
 def _language(verb: Verb, words: Sequence[str]) -> Command | Mistake:
-    if len(words) == 1 and (_LANGUAGE.fullmatch(words[0].lower()) or words[0].lower() == "auto"):
-        return Command(verb, words=(words[0].lower(),))
+    if len(words) == 1:
+        language = words[0].lower().replace("_", "-").partition("-")[0]  # `pt-BR` is `pt`
+        if language == "auto" or language in LANGUAGE_CODES:
+            return Command(verb, words=(language,))
     return Mistake("bad_language")
 
 

@@ -19,7 +19,7 @@ from appservices.summary_bot.answers.model import Coverage
 from appservices.summary_bot.answers.render import Place
 from appservices.summary_bot.clock import MINUTE_MS
 from appservices.summary_bot.commands.model import Scope
-from appservices.summary_bot.commands.parse import PREFIXES
+from appservices.summary_bot.commands.parse import PREFIXES, address
 from appservices.summary_bot.events import Message, RawEvent, build_messages, is_event
 from appservices.summary_bot.matrix.client import MatrixClient, MatrixFailure
 from appservices.summary_bot.ranges import LAST_DAY, Range, select
@@ -65,10 +65,18 @@ class HistoryReader:
     """Reads history by the client API, as the bot's user."""
 
     def __init__(
-        self, client: MatrixClient, settings: SettingsRepository, *, max_messages: int, permalink_base: str
+        self,
+        client: MatrixClient,
+        settings: SettingsRepository,
+        *,
+        names: Sequence[str],
+        max_messages: int,
+        permalink_base: str,
     ) -> None:
+        """`names`: how the bot is addressed."""
         self._client = client
         self._settings = settings
+        self._names = names
         self._max_messages = max_messages
         self._permalink_base = permalink_base
 
@@ -191,7 +199,12 @@ class HistoryReader:
 
     def _is_command(self, message: Message) -> bool:
         """Whether a message was written to a bot: it is none of the conversation."""
-        return message.body.startswith(PREFIXES) and message.body[1:2].isalpha() and " " not in message.body[:2]
+        if self._client.user_id in message.mentions and address(message.body, self._names) is not None:
+            return True
+        if message.body.startswith(PREFIXES):
+            return message.body[1:2].isalpha()
+        body = message.body.casefold()
+        return body.startswith(tuple(f"{name.casefold()}{colon}" for name in self._names for colon in ":："))
 
     async def _place(self, room_id: str, names: Mapping[str, str]) -> Place:
         state = await self._client.load_state(room_id, "m.room.name")

@@ -22,6 +22,9 @@ MAX_STEPS = 40
 TOLERANCE = 1e-6
 MAX_TERMS = 30_000
 MIN_TERMS_FOR_FULL_WEIGHT = 6
+SAME = 0.98
+"""A sentence that is this much like one picked before says the same, and is not picked."""
+
 CANDIDATES = 300
 """How many of the best sentences are compared with each other for novelty."""
 
@@ -53,7 +56,12 @@ class Ranking:
         picked: list[int] = []
         likeness = np.zeros(len(best))
         while best and len(picked) < count:
-            values = [scores[index] - novelty * like for index, like in zip(best, likeness, strict=True)]
+            if float(likeness.min()) > SAME:
+                break
+            values = [
+                scores[index] - novelty * like if like <= SAME else -math.inf
+                for index, like in zip(best, likeness, strict=True)
+            ]
             place = int(np.argmax(values))
             chosen = best.pop(place)
             likeness = np.delete(likeness, place)

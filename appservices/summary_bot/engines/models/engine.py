@@ -12,13 +12,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
-from appservices.summary_bot.answers.citations import verify_all
+from appservices.summary_bot.answers.citations import normal, verify_all
 from appservices.summary_bot.answers.model import SECTIONS, Bullet, Engine, SectionName, Summary
 from appservices.summary_bot.budget.ledger import Ledger
 from appservices.summary_bot.clock import Clock
@@ -83,7 +83,7 @@ class _Work:
     def verified(self, facts: Iterable[Fact], *, count: bool = True) -> list[Fact]:
         """The facts that their sources bear out, with what these do not have taken out."""
         kept = []
-        for fact in facts:
+        for fact in _wanted(facts, self.ask):
             bullets, dropped = verify_all([fact.bullet()], self.by_id, self.names, self.ask.language)
             self.dropped += dropped if count else 0
             kept += [Fact(fact.kind, bullet.text, list(bullet.sources), bullet.owner) for bullet in bullets]
@@ -249,6 +249,16 @@ class ModelEngine:
                     sections.setdefault(name, []).append(bullet)
 
 
+def _wanted(facts: Iterable[Fact], ask: Ask) -> Iterator[Fact]:
+    """The facts that were asked for, whatever a model takes the question for; an answer is one kind of thing."""
+    only = {"actions": "action", "decisions": "decision"}.get(ask.purpose)
+    for fact in facts:
+        if ask.purpose == "ask":
+            yield Fact("outcome", fact.text, fact.sources)
+        elif only is None or fact.kind == only:
+            yield fact
+
+
 async def _all_of(tasks: Iterable[Coroutine[Any, Any, Node]]) -> list[Node]:
     """The results in order; the first that fails ends the others."""
     running = [asyncio.create_task(task) for task in tasks]
@@ -261,9 +271,14 @@ async def _all_of(tasks: Iterable[Coroutine[Any, Any, Node]]) -> list[Node]:
 
 
 def by_section(facts: Iterable[Fact]) -> Sections:
-    """Facts as the sections of an answer, in their order."""
-    sections: Sections = {}
+    """Facts as the sections of an answer, in their order. What several chunks say in the same words is one line."""
+    merged: dict[tuple[str, str], Fact] = {}
     for fact in facts:
+        key = fact.kind, normal(fact.text)
+        first = merged.get(key, fact)
+        merged[key] = Fact(first.kind, first.text, list(dict.fromkeys([*first.sources, *fact.sources])), first.owner)
+    sections: Sections = {}
+    for fact in merged.values():
         sections.setdefault(SECTION_OF[fact.kind], []).append(fact.bullet())
     return {name: sections[name] for name in SECTIONS if name in sections}
 
