@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from appservices.summary_bot.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock
+from appservices.summary_bot.encryption.parts import Encryption
 from appservices.summary_bot.matrix.client import MatrixClient, MatrixFailure
 from appservices.summary_bot.schedules.times import next_time
 from appservices.summary_bot.storage.database import CONNECTION_ERRORS
@@ -33,6 +34,7 @@ class Timer:
         clock: Clock,
         *,
         keep_days: int,
+        encryption: Encryption | None,
     ) -> None:
         self._schedules = schedules
         self._facts = facts
@@ -40,6 +42,7 @@ class Timer:
         self._workers = workers
         self._clock = clock
         self._keep_ms = keep_days * DAY_MS
+        self._encryption = encryption
         self._purged_at = 0
         self._changed = asyncio.Event()
 
@@ -74,6 +77,8 @@ class Timer:
         if now - self._purged_at > HOUR_MS:
             self._purged_at = now
             await self._facts.purge(now - self._keep_ms)
+            if self._encryption is not None:
+                await self._encryption.purge(now)
             await self._follow_retention(now)
 
     def _plan(self, row: ScheduleRow, now: int) -> tuple[NewJob, int]:

@@ -120,6 +120,7 @@ class Digests:
         if not found:
             await self._talk.reply_directly(talk, [paragraph(talk.text("catchup_none"))])
             return
+        encrypted = any(room.transcript.encrypted for room in found)
         pieces: list[Piece] = [heading(talk.text("catchup_title"))]
         number = 0
         for room in sorted(found, key=lambda room: -room.weight):
@@ -129,7 +130,7 @@ class Digests:
                 number += 1
                 names = room.transcript.names
                 pieces.append(bullet_piece(bullet, number, room.transcript.place, names, talk.language))
-        await self._talk.reply_directly(talk, pieces)
+        await self._talk.reply_directly(talk, pieces, encrypted=encrypted)
 
     async def _look(self, talk: Conversation, room_id: str) -> _Room | None:
         """A room's news: more weight for decisions, actions and mentions of the asker than for talk."""

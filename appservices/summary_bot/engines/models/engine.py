@@ -166,6 +166,8 @@ class ModelEngine:
         ]
 
     async def _cached(self, work: _Work, chunks: Sequence[Chunk]) -> dict[Chunk, list[Fact]]:
+        if not work.ask.keep_facts:
+            return {}
         keys = {chunk: self._keys(work, chunk) for chunk in chunks}
         known = await self._facts.load_chunks([key for of_chunk in keys.values() for key in of_chunk])
         found: dict[Chunk, list[Fact]] = {}
@@ -191,6 +193,8 @@ class ModelEngine:
         )
         self._note(work, answered.provider, answered.input_tokens, answered.output_tokens)
         facts = work.verified(answered.value)
+        if not work.ask.keep_facts:
+            return facts
         keys = dict(
             zip(
                 [p.options.name for p in self._chain.usable(local_only=work.ask.local_only)],
