@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from appservices.summary_bot.encryption.devices import Device, read_devices
+from appservices.summary_bot.encryption.devices import Device, read_devices, read_identity
 from appservices.summary_bot.events import mapping
 from appservices.summary_bot.matrix.client import MatrixFailure
 from appservices.summary_bot.matrix.keys import KeysClient
@@ -53,8 +53,11 @@ class DeviceList:
             for user_id in batch:
                 if user_id not in device_keys and user_id.partition(":")[2] in failures:
                     continue
-                devices = read_devices(user_id, device_keys.get(user_id))
-                await self._repository.persist_devices(user_id, list(devices.values()), outdated[user_id])
+                signer_key = read_identity(user_id, answer)
+                devices = read_devices(user_id, device_keys.get(user_id), signer_key)
+                await self._repository.persist_devices(
+                    user_id, list(devices.values()), outdated[user_id], has_identity=signer_key is not None
+                )
                 answered.add(user_id)
         return answered
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from appservices.summary_bot.encryption.signatures import is_signed
@@ -30,6 +30,8 @@ class Device:
     device_id: str
     identity_key: str
     signing_key: str
+    is_trusted: bool = field(default=True, compare=False)
+    """Whether its owner has signed it, or has nothing to sign it with."""
 
 
 def read_key(value: object) -> str | None:
@@ -56,8 +58,29 @@ def read_device(user_id: str, device_id: str, given: object) -> Device | None:
     return Device(user_id, device_id, identity_key, signing_key)
 
 
-def read_devices(user_id: str, given: object) -> dict[str, Device]:
-    """The devices of one user, by ID: those that are right, at most MAX_DEVICES_PER_USER.
+def read_identity(user_id: str, answer: Mapping[str, Any]) -> str | None:
+    """The public key by which a user signs their devices, out of an answer of /keys/query; None if there is none.
+
+    https://spec.matrix.org/v1.19/client-server-api/#cross-signing
+    """
+    master = mapping(mapping(answer.get("master_keys")).get(user_id))
+    signer = mapping(mapping(answer.get("self_signing_keys")).get(user_id))
+    master_key, signer_key = _public_key(user_id, "master", master), _public_key(user_id, "self_signing", signer)
+    if master_key is None or signer_key is None:
+        return None
+    return signer_key if is_signed(signer, user_id, f"ed25519:{master_key}", master_key) else None
+
+
+def _public_key(user_id: str, usage: str, given: Mapping[str, Any]) -> str | None:
+    usages, keys = given.get("usage"), mapping(given.get("keys"))
+    if given.get("user_id") != user_id or not isinstance(usages, list) or usage not in usages or len(keys) != 1:
+        return None
+    return read_key(next(iter(keys.values())))
+
+
+def read_devices(user_id: str, given: object, signer_key: str | None = None) -> dict[str, Device]:
+    """The devices of one user, by ID: those that are right, at most MAX_DEVICES_PER_USER. Trusted are those that
+    `signer_key` has signed.
 
     A key stands for one device only: of two that claim the same, the second is left out.
     """
@@ -67,7 +90,9 @@ def read_devices(user_id: str, given: object) -> dict[str, Device]:
         device = read_device(user_id, device_id, keys)
         if device is not None and device.identity_key not in seen:
             seen.add(device.identity_key)
-            devices[device_id] = device
+            signer = f"ed25519:{signer_key}"
+            is_trusted = signer_key is not None and is_signed(mapping(keys), user_id, signer, signer_key)
+            devices[device_id] = replace(device, is_trusted=is_trusted)
     return devices
 
 

@@ -1,5 +1,5 @@
 """Takes in what has arrived encrypted, in its order: messages to the bot's device first, for keys are among them, then
-events that may be questions. What is taken in was stored with the transaction that brought it, and is taken off the list
+events that may be questions. All of it was stored with the transaction that brought it, and is taken off the list
 together with what came of it.
 """
 
@@ -114,7 +114,7 @@ class Incoming:
             await self._repository.postpone_message(message.number, self._clock() + delay_ms)
         except CONNECTION_ERRORS:
             raise
-        except Exception as error:  # noqa: BLE001 -- a message that nobody thought of shall not stop those after it
+        except Exception as error:
             log.error("a message to the bot's device is given up", exc_info=error)
             await self._repository.finish_message(message.number)
 

@@ -11,7 +11,7 @@ import vodozemac
 
 from appservices.summary_bot.clock import HOUR_MS, Clock
 from appservices.summary_bot.encryption.device_list import DeviceList
-from appservices.summary_bot.encryption.devices import OLM, Device, read_key, read_one_time_key
+from appservices.summary_bot.encryption.devices import MEGOLM, OLM, Device, read_key, read_one_time_key
 from appservices.summary_bot.encryption.own_device import KEY_KIND, OwnDevice
 from appservices.summary_bot.encryption.plaintexts import (
     MAX_CIPHERTEXT_CHARACTERS,
@@ -32,6 +32,8 @@ REPAIR_INTERVAL_MS = HOUR_MS
 """https://spec.matrix.org/v1.19/client-server-api/#recovering-from-undecryptable-messages"""
 
 PRE_KEY, NORMAL = 0, 1
+WITHHELD = "m.room_key.withheld"
+NO_OLM = "m.no_olm"
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +150,26 @@ class Olm:
             reached += parcels
         return reached
 
+    async def load_in_session(self, devices: Sequence[Device]) -> list[Device]:
+        """Those of the devices with which there is a session."""
+        known = await self._repository.load_newest_sessions(devices)
+        return [device for device in devices if (device.user_id, device.identity_key) in known]
+
+    async def tell_unreachable(self, devices: Sequence[Device]) -> None:
+        """Tells devices once that no session with them could be made: they may make one. Raises MatrixFailure.
+
+        https://spec.matrix.org/v1.19/client-server-api/#mroom_keywithheld
+        """
+        assert self._own.device is not None
+        new = await self._repository.note_told(devices, was_told=True)
+        content = {
+            "algorithm": MEGOLM,
+            "code": NO_OLM,
+            "reason": "No one-time key of the device was to be had",
+            "sender_key": self._own.device.identity_key,
+        }
+        await self.send_plain([d for d in devices if (d.user_id, d.device_id) in new], WITHHELD, content)
+
     async def send_plain(self, devices: Iterable[Device], event_type: str, content: Mapping[str, Any]) -> None:
         """Sends the same to each device, unencrypted. Raises MatrixFailure."""
         wanted = list(devices)
@@ -207,6 +229,7 @@ class Olm:
                 parcels[device] = {"type": kind, "body": encode(ciphertext)}
                 rows.append(self._row(device, session, used_ts))
             await self._repository.persist_sessions(rows)
+        await self._repository.note_told(list(parcels), was_told=False)
         return parcels
 
     async def _post(self, parcels: Mapping[Device, Mapping[str, Any]]) -> None:

@@ -2,8 +2,8 @@
 
 1. A device of its own, with keys that only it has: https://spec.matrix.org/v1.19/application-service-api/#device-management
 2. Its keys are published, with one-time keys and a fallback key.
-3. A master key and a self-signing key sign it, so that clients can tell it from a device that somebody slips in. These two
-   only ever sign: each is the signing key of an account that does nothing else, and is kept as an account is.
+3. A master key and a self-signing key sign it, so that clients can tell it from a device that somebody slips in. These
+   two only ever sign: each is the signing key of an account that does nothing else, and is kept as an account is.
 """
 
 from __future__ import annotations
@@ -78,6 +78,9 @@ class OwnDevice:
         self._has_fallback = mapping(published.get("keys")) == self.keys["keys"]
         if not self._has_fallback:
             await self._keys.upload_keys(self.device.device_id, {"device_keys": self.keys})
+        others = mapping(mapping(answer.get("device_keys")).get(self._user_id)).keys() - {self.device.device_id}
+        if others:  # whose keys are lost: nobody is to send them anything
+            await self._keys.delete_devices(sorted(others))
         counts = await self._keys.upload_keys(self.device.device_id, {})
         self.note_counts(counts, None)
         await self.replenish()

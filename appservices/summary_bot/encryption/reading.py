@@ -1,8 +1,8 @@
 """Reads the events of encrypted rooms, as far as there are keys.
 
-An event is believed to be its sender's if the key of its session came from a device of that sender, to be of its room if
-the room stands inside, and to be new if no other event has had its place in the session: the homeserver may have moved or
-repeated it otherwise. https://spec.matrix.org/v1.19/client-server-api/#mmegolmv1aes-sha2
+An event is believed to be its sender's if the key of its session came from a device of that sender, to be of its room
+if the room stands inside, and to be new if no other event has had its place in the session: the homeserver may have
+moved or repeated it otherwise. https://spec.matrix.org/v1.19/client-server-api/#mmegolmv1aes-sha2
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 1. The room: who is in it, how long a session may be used, who may see its history.
 2. The devices of all who may read along.
 3. The session: a new one where the old has been used for long enough, or somebody has its key who is not to read on.
-4. Its key goes to every device that does not have it. A device that cannot be reached is told so.
+4. Its key goes to every device that does not have it. A device that is not to have it, or cannot be reached, is told.
 5. The message is encrypted, and the session stored, before anything is sent: no place in it is used twice.
 
 https://spec.matrix.org/v1.19/client-server-api/#mmegolmv1aes-sha2
@@ -22,7 +22,7 @@ import vodozemac
 from appservices.summary_bot.clock import DAY_MS, HOUR_MS, Clock
 from appservices.summary_bot.encryption.device_list import DeviceList
 from appservices.summary_bot.encryption.devices import MEGOLM, Device
-from appservices.summary_bot.encryption.olm import Olm
+from appservices.summary_bot.encryption.olm import NO_OLM, WITHHELD, Olm
 from appservices.summary_bot.encryption.own_device import OwnDevice
 from appservices.summary_bot.encryption.plaintexts import megolm_plaintext
 from appservices.summary_bot.encryption.vault import Vault
@@ -37,6 +37,7 @@ MIN_ROTATION_MS = HOUR_MS
 """A room may not make the bot send its keys anew to everybody all the time."""
 
 MAX_TRIES = 5
+UNVERIFIED = "m.unverified"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,9 @@ class RoomSender:
         async with lock:
             for _ in range(MAX_TRIES):
                 rules = await self._load_rules(room_id)
-                devices = await self._device_list.load(rules.readers)
+                devices = await self._device_list.load(rules.readers - {own.user_id})
                 session = await self._session(room_id, rules, devices)
-                await self._share(session, [device for device in devices if device.device_id != own.device_id])
+                await self._share(session, devices)
                 outbound = self._vault.open_outbound(session.pickle)
                 message = outbound.encrypt(megolm_plaintext(room_id, event_type, content))
                 # Somebody may have left meanwhile: then this session is gone, and the next one is without them.
@@ -131,15 +132,30 @@ class RoomSender:
             return True
         if row.shared_history != rules.shared_history:
             return True
-        present = {(device.user_id, device.device_id, device.identity_key) for device in devices}
+        present = {_key(device) for device in devices if device.is_trusted}
         shares = await self._repository.load_shares(row.session_id)
-        return any(not share.is_withheld and _device_of(share) not in present for share in shares)
+        return any(share.withheld is None and _key(share) not in present for share in shares)
 
     async def _share(self, row: OutboundRow, devices: Sequence[Device]) -> None:
-        """Sends the session's key to every device that does not have it."""
-        shared = {_device_of(share) for share in await self._repository.load_shares(row.session_id)}
-        missing = [d for d in devices if (d.user_id, d.device_id, d.identity_key) not in shared]
-        if not missing:
+        """Sends the session's key to every device that does not have it and may. Devices that their owners have not
+        signed, although they could, may not: the homeserver may have made them up.
+
+        https://spec.matrix.org/v1.19/client-server-api/#recommended-client-behaviour
+        """
+        shares = {_key(share): share.withheld for share in await self._repository.load_shares(row.session_id)}
+        wanted = [device for device in devices if device.is_trusted and shares.get(_key(device), "") is not None]
+        # Those that could not be reached are tried again once they have made a session themselves.
+        unreached = [device for device in wanted if shares.get(_key(device)) == NO_OLM]
+        again = await self._olm.load_in_session(unreached)
+        await self._send_key(row, [device for device in wanted if device not in unreached or device in again])
+        strangers = [d for d in devices if not d.is_trusted and shares.get(_key(d)) != UNVERIFIED]
+        if strangers:
+            await self._olm.send_plain(strangers, WITHHELD, self._unverified(row))
+            await self._repository.add_shares(row.session_id, strangers, UNVERIFIED)
+
+    async def _send_key(self, row: OutboundRow, devices: Sequence[Device]) -> None:
+        """https://spec.matrix.org/v1.19/client-server-api/#mroom_key"""
+        if not devices:
             return
         key = {
             "algorithm": MEGOLM,
@@ -148,20 +164,22 @@ class RoomSender:
             "session_key": self._vault.open_outbound(row.pickle).session_key.to_base64(),
             "shared_history": row.shared_history,
         }
-        reached = await self._olm.send(missing, "m.room_key", key)
-        await self._repository.add_shares(row.session_id, reached, is_withheld=False)
-        unreached = [device for device in missing if device not in set(reached)]
+        reached = await self._olm.send(devices, "m.room_key", key)
+        await self._repository.add_shares(row.session_id, reached, None)
+        unreached = [device for device in devices if device not in set(reached)]
         if unreached:
-            await self._olm.send_plain(unreached, "m.room_key.withheld", self._withheld())
-            await self._repository.add_shares(row.session_id, unreached, is_withheld=True)
+            await self._olm.tell_unreachable(unreached)
+            await self._repository.add_shares(row.session_id, unreached, NO_OLM)
 
-    def _withheld(self) -> dict[str, Any]:
+    def _unverified(self, row: OutboundRow) -> dict[str, Any]:
         """https://spec.matrix.org/v1.19/client-server-api/#mroom_keywithheld"""
         assert self._own.device is not None
         return {
             "algorithm": MEGOLM,
-            "code": "m.no_olm",
-            "reason": "No one-time key of the device was to be had",
+            "code": UNVERIFIED,
+            "reason": "The device is not signed by its owner",
+            "room_id": row.room_id,
+            "session_id": row.session_id,
             "sender_key": self._own.device.identity_key,
         }
 
@@ -183,8 +201,8 @@ def _sealed(
     return sealed
 
 
-def _device_of(share: Share) -> tuple[str, str, str]:
-    return share.user_id, share.device_id, share.identity_key
+def _key(of: Share | Device) -> tuple[str, str, str]:
+    return of.user_id, of.device_id, of.identity_key
 
 
 def _positive(value: object, default: int) -> int:

@@ -88,9 +88,12 @@ class Courier:
         """The direct chat with somebody, made if there is none or they have left it. `encrypted`: one that is, or is
         from now on."""
         room_id = (await self._settings.load_person(user_id)).direct_room
-        if room_id is not None and await self._is_open(room_id, user_id):
-            if not encrypted or await self.is_encrypted(room_id) or await self._client.turn_on_encryption(room_id):
-                return room_id
+        if (
+            room_id is not None
+            and await self._is_open(room_id, user_id)
+            and (not encrypted or await self.is_encrypted(room_id) or await self._client.turn_on_encryption(room_id))
+        ):
+            return room_id
         room_id = await self._client.create_direct_room(user_id, encrypted=encrypted)
         await self.set_direct_room(user_id, room_id)
         return room_id

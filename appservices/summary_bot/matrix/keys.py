@@ -30,6 +30,10 @@ class KeysClient:
         path = f"{V3}/devices/{quote(device_id, safe='')}"
         await ask(self._api, Method.PUT, path, {"display_name": display_name})
 
+    async def delete_devices(self, device_ids: Sequence[str]) -> None:
+        """https://spec.matrix.org/v1.19/application-service-api/#deleting-devices: no password is asked for."""
+        await ask(self._api, Method.POST, f"{V3}/delete_devices", {"devices": list(device_ids)})
+
     async def upload_keys(self, device_id: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
         """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysupload; how many keys are left."""
         # The second name is that of MSC3202, under which servers knew the first before it was in the specification.

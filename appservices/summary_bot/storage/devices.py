@@ -26,18 +26,29 @@ SELECT user_id, changes FROM tracked_users WHERE user_id = ANY($1::text[]) AND f
 """
 NOTE_CHANGES = "UPDATE tracked_users SET changes = changes + 1 WHERE user_id = ANY($1::text[])"
 FORGET_USERS = "DELETE FROM tracked_users WHERE user_id = ANY($1::text[])"
-LOAD_DEVICES = "SELECT user_id, device_id, identity_key, signing_key FROM devices WHERE user_id = ANY($1::text[])"
+LOAD_DEVICES = """
+SELECT user_id, device_id, identity_key, signing_key, is_signed OR NOT has_identity AS is_trusted
+FROM devices JOIN tracked_users USING (user_id) WHERE user_id = ANY($1::text[]) ORDER BY user_id, device_id
+"""
 DELETE_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND NOT device_id = ANY($2::text[])"
 # The signing key of a device never changes: where it seems to, what was known first stays.
 UPSERT_DEVICES = """
-INSERT INTO devices AS d (user_id, device_id, identity_key, signing_key)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
-ON CONFLICT (user_id, device_id) DO UPDATE SET identity_key = EXCLUDED.identity_key
+INSERT INTO devices AS d (user_id, device_id, identity_key, signing_key, is_signed)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[])
+ON CONFLICT (user_id, device_id) DO UPDATE SET identity_key = EXCLUDED.identity_key, is_signed = EXCLUDED.is_signed
 WHERE d.signing_key = EXCLUDED.signing_key
 """
-SET_FETCHED = "UPDATE tracked_users SET fetched_changes = $2 WHERE user_id = $1"
+SET_FETCHED = """
+UPDATE tracked_users SET fetched_changes = $2, has_identity = has_identity OR $3 WHERE user_id = $1
+"""
 NOTE_REPAIR = """
 UPDATE devices SET repaired_ts = $3 WHERE user_id = $1 AND device_id = $2 AND repaired_ts < $4 RETURNING 1
+"""
+# Whoever is told once that no session could be made is told again only after there has been one.
+NOTE_TOLD = """
+UPDATE devices SET was_told = $3 FROM unnest($1::text[], $2::text[]) AS told (user_id, device_id)
+WHERE devices.user_id = told.user_id AND devices.device_id = told.device_id AND was_told <> $3
+RETURNING devices.user_id, devices.device_id
 """
 
 LOAD_SESSIONS = """
@@ -119,7 +130,9 @@ class DeviceRepository:
         """Says that something has happened to the devices of these users."""
         await self._database.pool.execute(NOTE_CHANGES, list(user_ids))
 
-    async def persist_devices(self, user_id: str, devices: Sequence[Device], changes: int) -> None:
+    async def persist_devices(
+        self, user_id: str, devices: Sequence[Device], changes: int, *, has_identity: bool
+    ) -> None:
         """Replaces the devices of a user by what they were at a state of changes."""
         async with self._database.transaction() as connection:
             await connection.execute(DELETE_DEVICES, user_id, [device.device_id for device in devices])
@@ -129,8 +142,9 @@ class DeviceRepository:
                 [device.device_id for device in devices],
                 [device.identity_key for device in devices],
                 [device.signing_key for device in devices],
+                [device.is_trusted for device in devices],
             )
-            await connection.execute(SET_FETCHED, user_id, changes)
+            await connection.execute(SET_FETCHED, user_id, changes, has_identity)
 
     async def load_devices(self, user_ids: Sequence[str]) -> list[Device]:
         """All devices of these users."""
@@ -140,6 +154,12 @@ class DeviceRepository:
         """Notes that a broken session is replaced; False if one was since `before`."""
         row = await self._database.pool.fetchval(NOTE_REPAIR, device.user_id, device.device_id, now, before)
         return row is not None
+
+    async def note_told(self, devices: Sequence[Device], *, was_told: bool) -> set[tuple[str, str]]:
+        """Notes of devices whether they were told that they are not reached; for which that is new."""
+        users, ids = [device.user_id for device in devices], [device.device_id for device in devices]
+        rows = await self._database.pool.fetch(NOTE_TOLD, users, ids, was_told)
+        return {(row["user_id"], row["device_id"]) for row in rows}
 
     # Sessions ---------------------------------------------------------------------------------------------------------
 

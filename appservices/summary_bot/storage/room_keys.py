@@ -35,11 +35,12 @@ LOAD_INDICES = """
 SELECT session_id, message_index, event_id FROM read_indices
 JOIN unnest($1::text[], $2::bigint[]) AS asked (session_id, message_index) USING (session_id, message_index)
 """
-PURGES = (
-    "DELETE FROM inbound_sessions WHERE received_ts < $1",
-    "DELETE FROM read_indices WHERE NOT EXISTS ("
-    "SELECT FROM inbound_sessions WHERE inbound_sessions.session_id = read_indices.session_id) AND $1 > 0",
+PURGE_INBOUND = "DELETE FROM inbound_sessions WHERE received_ts < $1"
+PURGE_INDICES = """
+DELETE FROM read_indices WHERE NOT EXISTS (
+    SELECT FROM inbound_sessions WHERE inbound_sessions.session_id = read_indices.session_id
 )
+"""
 
 LOAD_OUTBOUND = """
 SELECT room_id, session_id, pickle, created_ts, messages, shared_history FROM outbound_sessions WHERE room_id = $1
@@ -53,13 +54,15 @@ USE_OUTBOUND = """
 UPDATE outbound_sessions SET pickle = $2, messages = messages + 1 WHERE session_id = $1 AND messages = $3 RETURNING 1
 """
 LOAD_SHARES = """
-SELECT user_id, device_id, identity_key, is_withheld FROM outbound_shares WHERE session_id = $1
+SELECT user_id, device_id, identity_key, withheld FROM outbound_shares WHERE session_id = $1
 """
 # A session that was thrown away meanwhile is shared with nobody.
 INSERT_SHARES = """
-INSERT INTO outbound_shares (session_id, user_id, device_id, identity_key, is_withheld)
+INSERT INTO outbound_shares (session_id, user_id, device_id, identity_key, withheld)
 SELECT $1, shared.*, $5 FROM unnest($2::text[], $3::text[], $4::text[]) AS shared
-WHERE EXISTS (SELECT FROM outbound_sessions WHERE session_id = $1) ON CONFLICT DO NOTHING
+WHERE EXISTS (SELECT FROM outbound_sessions WHERE session_id = $1)
+ON CONFLICT (session_id, user_id, device_id) DO UPDATE SET
+    identity_key = EXCLUDED.identity_key, withheld = EXCLUDED.withheld
 """
 NOTE_ENCRYPTED = "INSERT INTO encrypted_rooms (room_id) VALUES ($1) ON CONFLICT DO NOTHING"
 IS_ENCRYPTED = "SELECT EXISTS (SELECT FROM encrypted_rooms WHERE room_id = $1)"
@@ -95,12 +98,12 @@ class OutboundRow:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A device that has got the key of a session, or was told that it does not get it."""
+    """A device that has got the key of a session, or was told that it does not get it: `withheld` is the code why."""
 
     user_id: str
     device_id: str
     identity_key: str
-    is_withheld: bool
+    withheld: str | None
 
 
 class RoomKeyRepository:
@@ -125,8 +128,8 @@ class RoomKeyRepository:
 
     async def purge(self, before: int) -> None:
         """Drops keys that came long ago, and what was noted of their messages."""
-        for statement in PURGES:
-            await self._database.pool.execute(statement, before)
+        await self._database.pool.execute(PURGE_INBOUND, before)
+        await self._database.pool.execute(PURGE_INDICES)
 
     # The bot's own ----------------------------------------------------------------------------------------------------
 
@@ -157,7 +160,7 @@ class RoomKeyRepository:
         """Who has the key of a session."""
         return [Share(**dict(row)) for row in await self._database.pool.fetch(LOAD_SHARES, session_id)]
 
-    async def add_shares(self, session_id: str, devices: Iterable[Device], *, is_withheld: bool) -> None:
+    async def add_shares(self, session_id: str, devices: Iterable[Device], withheld: str | None) -> None:
         """Notes who has got the key of a session, or was told why not."""
         given = list(devices)
         await self._database.pool.execute(
@@ -166,7 +169,7 @@ class RoomKeyRepository:
             [device.user_id for device in given],
             [device.device_id for device in given],
             [device.identity_key for device in given],
-            is_withheld,
+            withheld,
         )
 
     async def note_encrypted(self, room_id: str) -> None:
@@ -180,7 +183,7 @@ class RoomKeyRepository:
 
 
 async def write_inbound(connection: Connection, row: InboundRow) -> None:
-    """Stores a key in a transaction that is under way, and lets go the oldest of the sender where there are too many."""
+    """Stores a key in a transaction that is under way, and lets go the sender's oldest where there are too many."""
     await connection.execute(
         UPSERT_INBOUND,
         row.session_id,

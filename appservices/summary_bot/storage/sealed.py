@@ -11,7 +11,7 @@ from appservices.summary_bot.storage.jobs import INSERT_JOBS, NewJob, job_column
 from appservices.summary_bot.storage.room_keys import InboundRow, write_inbound
 
 MAX_WAITING_PER_ROOM = 200
-"""How many events of a room wait for a key at most: the oldest are let go, and read as history when they are asked for."""
+"""How many events of a room wait for a key at most: the oldest are let go, and are history when somebody asks."""
 
 INSERT_MESSAGES = "INSERT INTO device_messages (body, due_ts) SELECT body, $2 FROM unnest($1::bytea[]) AS body"
 INSERT_EVENTS = """

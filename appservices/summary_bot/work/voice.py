@@ -7,9 +7,9 @@ from typing import Any
 
 from appservices.summary_bot.answers.render import heading, paragraph
 from appservices.summary_bot.commands.model import Command
+from appservices.summary_bot.encryption.attachments import decrypt_attachment
 from appservices.summary_bot.engines.models.chain import Chain
 from appservices.summary_bot.engines.models.provider import ProviderFailed
-from appservices.summary_bot.encryption.attachments import decrypt_attachment
 from appservices.summary_bot.events import clean, mapping, text
 from appservices.summary_bot.history.reader import HistoryReader, HistoryRefused
 from appservices.summary_bot.matrix.client import MatrixFailure

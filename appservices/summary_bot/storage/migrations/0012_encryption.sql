@@ -8,11 +8,13 @@ CREATE TABLE own_device (
     self_signing_pickle text NOT NULL
 );
 
--- Whose devices are known. They are out of date when something has happened to them since they were fetched.
+-- Whose devices are known. They are out of date when something has happened to them since they were fetched. Whoever
+-- has had cross-signing keys once is not believed to have none any more.
 CREATE TABLE tracked_users (
     user_id text PRIMARY KEY,
     changes bigint NOT NULL DEFAULT 0,
-    fetched_changes bigint NOT NULL DEFAULT -1
+    fetched_changes bigint NOT NULL DEFAULT -1,
+    has_identity boolean NOT NULL DEFAULT false
 );
 
 CREATE TABLE devices (
@@ -20,7 +22,9 @@ CREATE TABLE devices (
     device_id text NOT NULL,
     identity_key text NOT NULL,
     signing_key text NOT NULL,
+    is_signed boolean NOT NULL,
     repaired_ts bigint NOT NULL DEFAULT 0,
+    was_told boolean NOT NULL DEFAULT false,
     PRIMARY KEY (user_id, device_id)
 );
 
@@ -68,7 +72,7 @@ CREATE TABLE outbound_shares (
     user_id text NOT NULL,
     device_id text NOT NULL,
     identity_key text NOT NULL,
-    is_withheld boolean NOT NULL,
+    withheld text,
     PRIMARY KEY (session_id, user_id, device_id)
 );
 
