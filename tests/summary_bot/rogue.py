@@ -26,6 +26,7 @@ class Rogue:
         self.signing_key = self.account.ed25519_key.to_base64()
         self._session: vodozemac.Session | None = None
         self._bot: dict[str, Any] = {}
+        self._keys: dict[str, dict[str, Any]] = {}
 
     async def meet(self, bot: str) -> None:
         """Publishes the device, and begins a session with the bot's."""
@@ -78,10 +79,31 @@ class Rogue:
 
     async def send_key(self, room_id: str, kind: str = "m.room_key", **lies: Any) -> vodozemac.GroupSession:
         """Sends the key of a new session."""
+        session = self.new_session(room_id)
+        await self.send(kind, self.key_of(session), **lies)
+        return session
+
+    def new_session(self, room_id: str) -> vodozemac.GroupSession:
+        """A session whose key is remembered as it is now."""
         session = vodozemac.GroupSession()
         key = {"algorithm": MEGOLM, "room_id": room_id, "session_id": session.session_id}
-        await self.send(kind, key | {"session_key": session.session_key.to_base64()}, **lies)
+        self._keys[session.session_id] = key | {"session_key": session.session_key.to_base64()}
         return session
+
+    def key_of(self, session: vodozemac.GroupSession) -> dict[str, Any]:
+        """The content of `m.room_key`."""
+        return self._keys[session.session_id]
+
+    async def sign_nothing(self) -> None:
+        """Publishes cross-signing keys, and signs no device with them."""
+        master, signer = vodozemac.Account(), vodozemac.Account()
+        keys = {}
+        for usage, account in (("master", master), ("self_signing", signer)):
+            public = account.ed25519_key.to_base64()
+            body = {"user_id": self.user.user_id, "usage": [usage], "keys": {f"ed25519:{public}": public}}
+            by = f"ed25519:{master.ed25519_key.to_base64()}"
+            keys[f"{usage}_key"] = sign(body, self.user.user_id, by, master)
+        (await self.user.request("POST", "keys/device_signing/upload", keys)).ok()
 
     def event(self, session: vodozemac.GroupSession, room_id: str, body: str) -> dict[str, Any]:
         """An event as the homeserver would deliver it."""

@@ -206,3 +206,35 @@ async def test_what_lies_is_not_believed(site: Site, tmp_path: Path) -> None:
         assert first is not None
         _, plain = rogue.account.create_inbound_session(sender, first)
         assert msgspec.json.decode(plain)["type"] == "m.dummy"
+
+
+async def test_questions_wait_for_their_keys_and_answers_go_to_who_may_read_them(site: Site, tmp_path: Path) -> None:
+    async with secret_bot(site, tmp_path, "bot_patient") as bot:
+        rogue, bob = Rogue((await site.person()).user), await site.person()
+        await rogue.meet(BOT)
+        room_id = await rogue.user.create_room(invite=[BOT], preset="public_chat", initial_state=[ENCRYPTION])
+        await until(site, "SELECT withheld FROM bot_patient.outbound_shares", [None])  # the bot has said hello
+
+        session = rogue.new_session(room_id)
+        asked = rogue.event(session, room_id, "!enable")
+        (await rogue.user.in_room("PUT", room_id, "send/m.room.encrypted/1", asked["content"])).ok()
+        await until(site, "SELECT is_waiting FROM bot_patient.sealed_events", [True])
+        assert await column(site, "SELECT room_id FROM bot_patient.rooms") == []
+        await rogue.send("m.room_key", rogue.key_of(session))
+        await until(site, "SELECT room_id FROM bot_patient.rooms WHERE enabled", [room_id])
+        assert await column(site, "SELECT event_id FROM bot_patient.sealed_events") == []
+        await bot.until_idle()
+
+        # Somebody comes without a device and leaves: nobody who had the key then has the next one by that.
+        before = await column(site, "SELECT session_id FROM bot_patient.outbound_sessions")
+        await bob.user.join(room_id)
+        (await bob.user.in_room("POST", room_id, "leave", {})).ok()
+        await until(site, "SELECT session_id FROM bot_patient.outbound_sessions", [])
+
+        # A device that its owner does not sign, although they could, may be the homeserver's.
+        await rogue.sign_nothing()
+        await until(site, "SELECT changes > fetched_changes FROM bot_patient.tracked_users", [True])
+        again = rogue.event(session, room_id, "!lang en")
+        (await rogue.user.in_room("PUT", room_id, "send/m.room.encrypted/2", again["content"])).ok()
+        await until(site, "SELECT withheld FROM bot_patient.outbound_shares", ["m.unverified"])
+        assert await column(site, "SELECT session_id FROM bot_patient.outbound_sessions") != before
