@@ -96,6 +96,9 @@ class Receiver:
         if not delivery:
             return
         try:
+            if delivery.secrets.messages and self._encryption is not None and await self._encryption.is_full():
+                log.warning("a transaction has to wait: too many messages to the bot's device are not read yet")
+                raise NotNow
             is_new = await self._inbox.persist_delivery(transaction_id, delivery, now=now, pause_ms=PAUSE_MS)
         except Database.connection_errors as error:
             log.warning("a transaction could not be stored: %s", type(error).__name__)
@@ -179,7 +182,7 @@ def _build(
     history = HistoryReader(
         client, settings, encryption, max_messages=config.limits.max_messages, permalink_base=config.permalink_base
     )
-    membership = Membership(client, settings, answers, audit, courier, clock)
+    membership = Membership(client, settings, answers, audit, courier, encryption, clock)
     roles = all_roles(config.roles)
     choices = Choices(settings, audit, membership, history, talk, roles, clock)
     ledger = Ledger(config.budgets, budgets, clock)

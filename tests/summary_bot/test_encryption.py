@@ -15,9 +15,14 @@ import msgspec
 import nio
 import pytest
 import vodozemac
+from nio.crypto.attachments import encrypt_attachment
 
+from appservices.summary_bot.config import ConfigError, Registration, check_registration, parse_config
+from appservices.summary_bot.encryption.attachments import decrypt_attachment
 from appservices.summary_bot.encryption.devices import read_devices, read_identity
 from appservices.summary_bot.encryption.plaintexts import decode
+from appservices.summary_bot.matrix.client import MatrixFailure
+from appservices.summary_bot.storage.database import StorageError
 from tests.clients.test_nio import expect
 from tests.clients.test_nio_encryption import ENCRYPTION, Phone, phone, register
 from tests.summary_bot.model_server import ModelServer, model_server, provider
@@ -81,9 +86,11 @@ async def talker(site: Site, name: str, store: Path) -> AsyncIterator[Talker]:
 
 
 @asynccontextmanager
-async def secret_bot(site: Site, tmp_path: Path, schema: str, **options: Any) -> AsyncIterator[RunningBot]:
+async def secret_bot(
+    site: Site, tmp_path: Path, schema: str, *, key: str = ENCRYPTION_KEY, **options: Any
+) -> AsyncIterator[RunningBot]:
     """A bot that reads encrypted rooms, with the keys of its schema."""
-    (tmp_path / "key").write_text(ENCRYPTION_KEY)
+    (tmp_path / "key").write_text(key)
     database = {"url": site.database_url, "schema": schema}
     async with site.bot(database=database, encryption={"key": {"file": str(tmp_path / "key")}}, **options) as bot:
         yield bot
@@ -133,6 +140,9 @@ async def test_a_conversation_in_an_encrypted_room(site: Site, tmp_path: Path, m
                 "at night", "Covered: 1 of 1", "4 encrypted messages could not be read", room_id=room_id
             )
     assert alice.unreadable == []
+    with pytest.raises(StorageError, match="not the key"):
+        async with secret_bot(site, tmp_path, "bot_sealed", key=ENCRYPTION_KEY.upper()):
+            pass
 
 
 async def test_what_is_secret_stays_where_it_is_encrypted(site: Site, tmp_path: Path) -> None:
@@ -238,3 +248,25 @@ async def test_questions_wait_for_their_keys_and_answers_go_to_who_may_read_them
         (await rogue.user.in_room("PUT", room_id, "send/m.room.encrypted/2", again["content"])).ok()
         await until(site, "SELECT withheld FROM bot_patient.outbound_shares", ["m.unverified"])
         assert await column(site, "SELECT session_id FROM bot_patient.outbound_sessions") != before
+
+
+def test_encryption_needs_a_long_key_and_its_registration(tmp_path: Path) -> None:
+    raw = {"homeserver": {"url": "http://unknown.test", "domain": "unknown.test"}, "database": {"url": "postgresql://"}}
+    raw |= {"encryption": {"key": {"env": "KEY"}}}
+    with pytest.raises(ConfigError, match="32 characters"):
+        parse_config(raw, tmp_path, {"KEY": "short"})
+    config = parse_config(raw, tmp_path, {"KEY": ENCRYPTION_KEY})
+    registration = Registration(id="bot", as_token="a" * 16, hs_token="h" * 16, sender_localpart="summary")
+    with pytest.raises(ConfigError, match="msc3202"):
+        check_registration(config, registration)
+    check_registration(config, msgspec.structs.replace(registration, is_told_of_devices=True))
+
+
+def test_an_encrypted_file_is_read_if_it_is_the_one_that_was_sent() -> None:
+    data, file = encrypt_attachment(b"Hello, this is a voice.")
+    assert decrypt_attachment(data, file) == b"Hello, this is a voice."
+    for changed in (file | {"v": "v1"}, file | {"hashes": {}}, file | {"key": {"k": "!"}}, {}):
+        with pytest.raises(MatrixFailure):
+            decrypt_attachment(data, changed)
+    with pytest.raises(MatrixFailure):
+        decrypt_attachment(data[:-1] + b"x", file)

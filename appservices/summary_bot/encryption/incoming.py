@@ -174,7 +174,11 @@ class Incoming:
                 log.info("an event is left out: %s", problem)
                 await self._repository.finish_event(waiting.event_id, [])
             return False
-        jobs = sort(event)
+        try:
+            jobs = sort(event)
+        except Exception as error:
+            log.error("an event is given up", exc_info=error)
+            jobs = []
         await self._repository.finish_event(waiting.event_id, jobs)
         return bool(jobs)
 

@@ -75,6 +75,15 @@ class Encryption:
         except Unreadable:
             return event
 
+    async def is_full(self) -> bool:
+        """Whether so much waits to be looked at that more has to wait at the homeserver."""
+        return await self._sealed.is_full()
+
+    async def forget_room(self, room_id: str) -> None:
+        """Drops the keys of a room that the bot is no longer in. That it is encrypted is not forgotten."""
+        await self._room_keys.forget_room(room_id)
+        await self._sealed.forget_room(room_id)
+
     async def purge(self, now: int) -> None:
         """Drops keys that have been kept for long enough, and events that have waited for too long."""
         await self._devices.purge(now - self._keep_ms)

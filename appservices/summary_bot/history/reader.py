@@ -137,13 +137,15 @@ class HistoryReader:
             last_ts=messages[-1].ts if messages else 0,
             complete=raw.complete,
             people_left_out=len(left_out),
-            unreadable=self._count_unreadable(events, asked, now) if encrypted else 0,
+            unreadable=self._count_unreadable(events, asked, messages, now) if encrypted else 0,
         )
         return Transcript(await self._place(room_id, names), messages, names, coverage, notes, encrypted)
 
-    def _count_unreadable(self, events: Sequence[RawEvent], asked: Range, now: int) -> int:
-        """How many encrypted messages of others there are in what was asked about, that there was no key for."""
-        first, end = asked.span(now) or (0, 2**63)
+    def _count_unreadable(self, events: Sequence[RawEvent], asked: Range, messages: Sequence[Message], now: int) -> int:
+        """How many encrypted messages of others there are in what was asked about, that there was no key for. Where a
+        number of messages was asked for, those since the first of them."""
+        oldest = messages[0].ts if asked.kind == "count" and messages else 0
+        first, end = asked.span(now) or (oldest, 2**63)
         return sum(
             is_sealed(event) and event["sender"] != self._client.user_id and first <= event["origin_server_ts"] < end
             for event in events

@@ -74,6 +74,10 @@ DELETE FROM olm_sessions WHERE session_id IN (
 )
 """
 PURGE_SESSIONS = "DELETE FROM olm_sessions WHERE used_ts < $1"
+PURGE_USERS = """
+DELETE FROM tracked_users
+WHERE NOT EXISTS (SELECT FROM olm_sessions WHERE olm_sessions.user_id = tracked_users.user_id)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +184,9 @@ class DeviceRepository:
             await write_sessions(connection, sessions)
 
     async def purge(self, before: int) -> None:
-        """Drops sessions that have not been used for long."""
+        """Drops sessions that have not been used for long, and what is known of users with whom there is none."""
         await self._database.pool.execute(PURGE_SESSIONS, before)
+        await self._database.pool.execute(PURGE_USERS)
 
 
 async def write_sessions(connection: Connection, sessions: Sequence[SessionRow]) -> None:

@@ -45,6 +45,7 @@ DELETE FROM read_indices WHERE NOT EXISTS (
 LOAD_OUTBOUND = """
 SELECT room_id, session_id, pickle, created_ts, messages, shared_history FROM outbound_sessions WHERE room_id = $1
 """
+DELETE_INBOUND = "DELETE FROM inbound_sessions WHERE room_id = $1"
 DELETE_OUTBOUND = "DELETE FROM outbound_sessions WHERE room_id = $1"
 DELETE_OUTBOUNDS = "DELETE FROM outbound_sessions WHERE room_id = ANY($1::text[])"
 INSERT_OUTBOUND = """
@@ -130,6 +131,12 @@ class RoomKeyRepository:
         """Drops keys that came long ago, and what was noted of their messages."""
         await self._database.pool.execute(PURGE_INBOUND, before)
         await self._database.pool.execute(PURGE_INDICES)
+
+    async def forget_room(self, room_id: str) -> None:
+        """Drops all keys of a room that the bot is no longer in."""
+        async with self._database.transaction() as connection:
+            await connection.execute(DELETE_INBOUND, room_id)
+            await connection.execute(DELETE_OUTBOUND, room_id)
 
     # The bot's own ----------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,12 @@ from appservices.summary_bot.storage.room_keys import InboundRow, write_inbound
 MAX_WAITING_PER_ROOM = 200
 """How many events of a room wait for a key at most: the oldest are let go, and are history when somebody asks."""
 
+MAX_FRESH_PER_ROOM = 5000
+"""How many events of a room may be there that nobody has looked at yet."""
+
+MAX_MESSAGES = 20_000
+"""How many messages to the bot's device are stored before more are refused: the homeserver then keeps them."""
+
 INSERT_MESSAGES = "INSERT INTO device_messages (body, due_ts) SELECT body, $2 FROM unnest($1::bytea[]) AS body"
 INSERT_EVENTS = """
 INSERT INTO sealed_events (event_id, room_id, session_id, body, received_ts)
@@ -24,7 +30,7 @@ DELETE_TOO_MANY = """
 DELETE FROM sealed_events WHERE event_id IN (
     SELECT event_id FROM (
         SELECT event_id, row_number() OVER (PARTITION BY room_id ORDER BY received_ts DESC, event_id) AS place
-        FROM sealed_events WHERE room_id = ANY($1::text[]) AND is_waiting
+        FROM sealed_events WHERE room_id = ANY($1::text[]) AND is_waiting = $3
     ) AS placed WHERE place > $2
 )
 """
@@ -33,6 +39,8 @@ LOAD_MESSAGES = "SELECT number, body, attempts FROM device_messages WHERE due_ts
 LOAD_EVENTS = """
 SELECT event_id, room_id, body FROM sealed_events WHERE NOT is_waiting ORDER BY received_ts, event_id LIMIT $1
 """
+IS_FULL = "SELECT count(*) >= $1 FROM device_messages"
+FORGET_ROOM = "DELETE FROM sealed_events WHERE room_id = $1"
 NEXT_DUE = "SELECT min(due_ts) FROM device_messages"
 DELETE_MESSAGE = "DELETE FROM device_messages WHERE number = $1"
 POSTPONE = "UPDATE device_messages SET attempts = attempts + 1, due_ts = $2 WHERE number = $1"
@@ -79,6 +87,15 @@ class SealedRepository:
         """Messages to the device, the oldest first."""
         return [DeviceMessage(**dict(row)) for row in await self._database.pool.fetch(LOAD_MESSAGES, now, limit)]
 
+    async def is_full(self) -> bool:
+        """Whether there are as many messages to the device as may be."""
+        full: bool = await self._database.pool.fetchval(IS_FULL, MAX_MESSAGES)
+        return full
+
+    async def forget_room(self, room_id: str) -> None:
+        """Drops the events of a room that the bot is no longer in."""
+        await self._database.pool.execute(FORGET_ROOM, room_id)
+
     async def load_next_due(self) -> int | None:
         """When the next message is to be looked at."""
         found: int | None = await self._database.pool.fetchval(NEXT_DUE)
@@ -122,7 +139,7 @@ class SealedRepository:
         """Leaves an event until its key comes."""
         async with self._database.transaction() as connection:
             await connection.execute(SET_WAITING, event.event_id)
-            await connection.execute(DELETE_TOO_MANY, [event.room_id], MAX_WAITING_PER_ROOM)
+            await connection.execute(DELETE_TOO_MANY, [event.room_id], MAX_WAITING_PER_ROOM, True)
 
     async def purge(self, before: int) -> None:
         """Lets go events that have waited for long."""
@@ -144,3 +161,5 @@ async def write_sealed(
             [event.body for event in events],
             now,
         )
+        rooms = list({event.room_id for event in events})
+        await connection.execute(DELETE_TOO_MANY, rooms, MAX_FRESH_PER_ROOM, False)
