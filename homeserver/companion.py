@@ -40,6 +40,7 @@ appservice:
 database:
   url: {{env: {variable}}}
 administrators: ["@admin:{domain}"]
+# encryption: {{key: {{file: encryption.key}}}}  # reads encrypted rooms; the registration has to ask for it, too
 
 # Without a provider the bot picks sentences by itself. With one, it writes:
 # providers:

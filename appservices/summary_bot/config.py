@@ -21,6 +21,7 @@ from appservices.summary_bot.secret import Address, Secret, read_secret
 MAX_CONFIG_BYTES = 1024 * 1024
 MAX_AVATAR_BYTES = 2 * 1024 * 1024
 AVATAR_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+MIN_ENCRYPTION_KEY_CHARACTERS = 32
 
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 Positive = Annotated[int, Meta(ge=1, le=2**53 - 1)]
@@ -130,6 +131,18 @@ class Role(Options, frozen=True):
     avatar_file: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
 
 
+class Encryption(Options, frozen=True):
+    """What makes the bot read and write in encrypted rooms; without it, it refuses them."""
+
+    key: Secret
+    """Under which the bot's keys are kept in the database: at least 32 characters of chance."""
+    device_name: Annotated[str, Meta(min_length=1, max_length=100)] = "Summary bot"
+    any_models: bool = False
+    """Whether what stands in encrypted rooms may be given to providers that are not local."""
+    keep_keys_days: Annotated[int, Meta(ge=1, le=3650)] = 90
+    """How long the keys of messages are kept: what is older cannot be read any more."""
+
+
 class Logging(Options, frozen=True):
     """The bot's log lines, on standard error."""
 
@@ -149,6 +162,7 @@ class Config(Options, frozen=True):
     providers: tuple[Provider, ...] = ()
     budgets: Budgets = field(default_factory=Budgets)
     roles: tuple[Role, ...] = ()
+    encryption: Encryption | None = None
     permalink_base: HttpUrl = "https://matrix.to/#"
     logging: Logging = field(default_factory=Logging)
 
@@ -172,6 +186,8 @@ class Registration(Struct, frozen=True, kw_only=True):
     as_token: Annotated[str, Meta(min_length=16)]
     hs_token: Annotated[str, Meta(min_length=16)]
     sender_localpart: str
+    is_told_of_devices: bool = field(default=False, name="org.matrix.msc3202")
+    """Whether it asks for what encryption needs: https://github.com/matrix-org/matrix-spec-proposals/pull/3202"""
 
 
 def load_config(path: Path, env: Mapping[str, str] = os.environ) -> Config:
@@ -233,6 +249,9 @@ def _check(config: Config) -> None:
     for header in {name for provider in config.providers for name in provider.headers}:
         if header.lower() in ("authorization", "api-key", "x-api-key"):
             raise ConfigError(f"providers: the header {header} is a secret: use api_key")
+    encryption = config.encryption
+    if encryption is not None and len(encryption.key.reveal()) < MIN_ENCRYPTION_KEY_CHARACTERS:
+        raise ConfigError(f"encryption.key: has to have {MIN_ENCRYPTION_KEY_CHARACTERS} characters at least")
     for administrator in config.administrators:
         if not re.fullmatch(r"@[^\s:]+:[^\s]+", administrator):
             raise ConfigError(f"administrators: {administrator!r} is no user ID")
@@ -244,6 +263,15 @@ def load_registration(path: Path) -> Registration:
         return msgspec.convert(_read_yaml(path), Registration)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def check_registration(config: Config, registration: Registration) -> None:
+    """Whether the registration asks for what the configuration needs. Raises ConfigError."""
+    if config.encryption is not None and not registration.is_told_of_devices:
+        raise ConfigError(
+            f"{config.appservice.registration}: encryption needs the lines `org.matrix.msc3202: true` and"
+            " `io.element.msc4190: true` in it: add them here and to the homeserver's copy"
+        )
 
 
 def _read_yaml(path: Path) -> object:

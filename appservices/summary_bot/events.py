@@ -18,6 +18,9 @@ MAX_BODY_CHARACTERS = 20_000
 TEXT_TYPES = ("m.text", "m.notice", "m.emote")
 FILE_TYPES = {"m.image": "image", "m.file": "file", "m.audio": "audio", "m.video": "video"}
 
+NEEDED = {"m.room.message": "msgtype", "m.room.encrypted": "algorithm"}
+"""What is gone from the content of an event that was redacted."""
+
 _ID = re.compile(r"[!$@#][^\s\x00-\x20\x7f]{1,254}")
 _FALLBACK = re.compile(r"\A(?:> [^\n]*\n)+\n?")
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
@@ -74,7 +77,8 @@ def is_event(event: object) -> bool:
 def is_redacted(event: RawEvent) -> bool:
     """Whether an event is what a redaction left."""
     unsigned = mapping(event.get("unsigned"))
-    return "redacted_because" in unsigned or (event["type"] == "m.room.message" and "msgtype" not in event["content"])
+    needed = NEEDED.get(event["type"])
+    return "redacted_because" in unsigned or (needed is not None and needed not in event["content"])
 
 
 def relation(event: RawEvent) -> tuple[str, str] | None:

@@ -12,11 +12,13 @@ from typing import Any, Generic, TypeVar
 
 from appservices.summary_bot.budget.ledger import Ledger
 from appservices.summary_bot.clock import Clock, now_ms
-from appservices.summary_bot.config import Config, Registration, load_registration
+from appservices.summary_bot.config import Config, Registration, check_registration, load_registration
+from appservices.summary_bot.encryption.parts import Encryption
 from appservices.summary_bot.engines.extractive.process import ExtractiveEngine
 from appservices.summary_bot.engines.models.chain import Chain
 from appservices.summary_bot.engines.models.engine import ModelEngine
 from appservices.summary_bot.engines.summariser import Summariser
+from appservices.summary_bot.events import RawEvent
 from appservices.summary_bot.history.reader import PAUSE_MS, HistoryReader
 from appservices.summary_bot.http_api.routes import SummaryApi
 from appservices.summary_bot.matrix.appservice import BotService, NotNow
@@ -33,7 +35,7 @@ from appservices.summary_bot.storage.budgets import BudgetRepository
 from appservices.summary_bot.storage.database import Database
 from appservices.summary_bot.storage.facts import FactRepository
 from appservices.summary_bot.storage.inbox import InboxRepository
-from appservices.summary_bot.storage.jobs import JobRepository
+from appservices.summary_bot.storage.jobs import JobRepository, NewJob
 from appservices.summary_bot.storage.schedules import ScheduleRepository
 from appservices.summary_bot.storage.settings import SettingsRepository
 from appservices.summary_bot.storage.uploads import UploadRepository
@@ -72,6 +74,7 @@ class Bot:
     budgets: BudgetRepository
     client: MatrixClient
     wardrobe: Wardrobe
+    encryption: Encryption | None
     port: int = 0
     introduced: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the homeserver knows the bot's user and its name."""
@@ -80,10 +83,13 @@ class Bot:
 class Receiver:
     """Takes transactions: stores what matters of each before it is acknowledged, then wakes the workers."""
 
-    def __init__(self, intake: Intake, inbox: InboxRepository, courier: Courier, clock: Clock) -> None:
+    def __init__(
+        self, intake: Intake, inbox: InboxRepository, courier: Courier, encryption: Encryption | None, clock: Clock
+    ) -> None:
         self._intake = intake
         self._inbox = inbox
         self._courier = courier
+        self._encryption = encryption
         self._clock = clock
         self.workers: Workers | None = None
 
@@ -91,22 +97,42 @@ class Receiver:
         """Raises NotNow when the database cannot be reached."""
         now = self._clock()
         delivery = self._intake.sort(body, self._courier.direct_rooms, now)
+        if self._encryption is not None:
+            self._note_counts(self._encryption, body)
         if not delivery:
             return
         try:
+            if delivery.secrets.messages and self._encryption is not None and await self._encryption.is_full():
+                log.warning("a transaction has to wait: too many messages to the bot's device are not read yet")
+                raise NotNow
             is_new = await self._inbox.persist_delivery(transaction_id, delivery, now=now, pause_ms=PAUSE_MS)
         except Database.connection_errors as error:
             log.warning("a transaction could not be stored: %s", type(error).__name__)
             raise NotNow from None
+        if self._encryption is not None:
+            self._encryption.incoming.wake()
         if is_new and self.workers is not None:
             self.workers.cancel(delivery.redacted, delivery.gone)
             await self.workers.wake()
+
+    def sort_decrypted(self, event: RawEvent) -> list[NewJob]:
+        """What is asked in an event that came encrypted."""
+        return self._intake.sort_decrypted(event, self._courier.direct_rooms, self._clock())
+
+    def _note_counts(self, encryption: Encryption, body: Mapping[str, Any]) -> None:
+        """How many keys are left is told again and again: it need not be stored."""
+        assert encryption.own.device is not None
+        counts = self._intake.counts(body, encryption.own.device.device_id)
+        if counts is not None:
+            encryption.own.note_counts(*counts)
+            encryption.incoming.wake()
 
 
 @asynccontextmanager
 async def running(config: Config, *, clock: Clock = now_ms) -> AsyncIterator[Bot]:
     """A bot at work, until the `with` ends. Raises StorageError, ConfigError and OSError when it cannot start."""
     registration = load_registration(Path(config.appservice.registration))
+    check_registration(config, registration)
     database = Database(
         config.database.url.reveal(), schema=config.database.schema, max_connections=config.database.max_connections
     )
@@ -115,12 +141,14 @@ async def running(config: Config, *, clock: Clock = now_ms) -> AsyncIterator[Bot
     try:
         bot, receiver, courier = _build(config, registration, database, built_in, clock)
         await courier.open()
+        if bot.encryption is not None:
+            await bot.encryption.open()
         await bot.budgets.forget_reservations()
         await bot.service.start(config.appservice.address, config.appservice.port)
         try:
             assert bot.service.runner is not None
             bot.port = bot.service.runner.addresses[0][1]
-            loops = (bot.workers.run(), bot.timer.run(), _introduce(bot))
+            loops = (bot.workers.run(), bot.timer.run(), _introduce(bot, receiver))
             tasks = [asyncio.create_task(loop) for loop in loops]
             try:
                 yield bot
@@ -149,12 +177,18 @@ def _build(
     answers, audit = AnswerRepository(database), AuditRepository(database)
     api = _LateApi()
     client = MatrixClient(api, user_id)
-    courier = Courier(client, settings)
+    encryption = None
+    if config.encryption is not None:
+        encryption = Encryption(config.encryption, api, client, database, clock)
+    any_models = encryption is not None and encryption.any_models
+    courier = Courier(client, settings, encryption)
     talk = Talk(client, settings, courier)
-    receiver = Receiver(Intake(user_id, names, config.limits.max_messages), InboxRepository(database), courier, clock)
+    intake = Intake(user_id, names, config.limits.max_messages, encrypts=encryption is not None)
+    receiver = Receiver(intake, InboxRepository(database), courier, encryption, clock)
     history = HistoryReader(
         client,
         settings,
+        encryption,
         names=names,
         max_messages=config.limits.max_messages,
         permalink_base=config.permalink_base,
@@ -162,19 +196,19 @@ def _build(
     roles = all_roles(config.roles)
     media = Media(config.homeserver.url, registration.as_token, lambda: api.service.http_session)
     wardrobe = Wardrobe(client, media, UploadRepository(database), settings, roles)
-    membership = Membership(client, settings, answers, audit, courier, wardrobe, clock)
-    choices = Choices(settings, audit, membership, talk, roles, wardrobe, clock)
+    membership = Membership(client, settings, answers, audit, courier, wardrobe, encryption, clock)
+    choices = Choices(settings, audit, membership, history, talk, roles, wardrobe, clock)
     quoting = Quoting(answers, courier, clock)
     ledger = Ledger(config.budgets, budgets, clock)
     chain = Chain(config.providers, ledger, clock)
     models = ModelEngine(chain, FactRepository(database), ledger, built_in, roles, clock) if chain else None
     summariser = Summariser(built_in, models)
-    summaries = Summaries(client, settings, answers, history, built_in, summariser, talk, quoting, clock)
+    summaries = Summaries(settings, answers, history, built_in, summariser, talk, quoting, clock, any_models=any_models)
     costs = Costs(budgets, ledger, audit, talk, config.administrators, config.budgets.currency, clock)
     schedules, facts = ScheduleRepository(database), FactRepository(database)
     timer_changed = _Late[None]()
     digests = Digests(client, settings, schedules, history, built_in, summaries, talk, quoting, timer_changed, clock)
-    voice = Voice(media, history, settings, chain, talk, quoting)
+    voice = Voice(media, history, settings, chain, talk, quoting, any_models=any_models)
     dispatch = Dispatch(
         client,
         jobs,
@@ -189,7 +223,22 @@ def _build(
         names=names,
         limits=config.limits,
     )
-    workers = Workers(
+    workers = _build_workers(config, jobs, dispatch, clock)
+    keeper = Keeper(client, facts, answers, budgets, audit, membership.take_back, config.limits)
+    timer = Timer(schedules, keeper, workers, clock, encryption=encryption)
+    timer_changed.call = timer.change
+    receiver.workers = workers
+    summary_api = SummaryApi(
+        config.homeserver.url, lambda: api.service.http_session, settings, history, summaries, config.limits
+    )
+    service = BotService(config, registration, receiver.take, summary_api.routes)
+    api.service = service
+    bot = Bot(config, database, service, workers, timer, chain, jobs, settings, budgets, client, wardrobe, encryption)
+    return bot, receiver, courier
+
+
+def _build_workers(config: Config, jobs: JobRepository, dispatch: Dispatch, clock: Clock) -> Workers:
+    return Workers(
         jobs,
         dispatch.handle,
         dispatch.failed,
@@ -198,17 +247,6 @@ def _build(
         workers=config.limits.workers,
         timeout_ms=config.limits.answer_timeout_ms,
     )
-    keeper = Keeper(client, facts, answers, budgets, audit, membership.take_back, config.limits)
-    timer = Timer(schedules, keeper, workers, clock)
-    timer_changed.call = timer.change
-    receiver.workers = workers
-    summary_api = SummaryApi(
-        config.homeserver.url, lambda: api.service.http_session, settings, history, summaries, config.limits
-    )
-    service = BotService(config, registration, receiver.take, summary_api.routes)
-    api.service = service
-    bot = Bot(config, database, service, workers, timer, chain, jobs, settings, budgets, client, wardrobe)
-    return bot, receiver, courier
 
 
 class _Late(Generic[T]):
@@ -229,17 +267,20 @@ class _LateApi:
         return await self.service.intent.api.request(method, path, content, **options)
 
 
-async def _introduce(bot: Bot) -> None:
-    """Registers the bot's user and gives it its name, as soon as the homeserver answers."""
+async def _introduce(bot: Bot, receiver: Receiver) -> None:
+    """Registers the bot's user and gives it its name and its device, as soon as the homeserver answers; then takes in
+    what comes encrypted."""
     wait_s = CONNECT_INTERVAL_S
     while True:
         try:
             await bot.service.intent.ensure_registered()
             if (await bot.client.load_profile()).get("displayname") != bot.config.display_name:
                 await bot.client.set_display_name(bot.config.display_name)
+            if bot.encryption is not None:
+                await bot.encryption.publish()
             bot.introduced.set()
             await bot.wardrobe.dress_all()
-            return
+            break
         except MatrixFailure as failure:
             log.warning("the bot cannot introduce itself: %s", failure)
             if not failure.is_temporary:
@@ -248,6 +289,8 @@ async def _introduce(bot: Bot) -> None:
             log.warning("the homeserver does not answer as it should: %r", error)
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, MAX_CONNECT_INTERVAL_S)
+    if bot.encryption is not None:
+        await bot.encryption.incoming.run(receiver.sort_decrypted, bot.workers.wake)
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:

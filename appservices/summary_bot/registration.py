@@ -18,7 +18,14 @@ TOKEN_BYTES = 32
 
 
 def generate_registration(config: Config) -> dict[str, object]:
-    """A registration with new tokens: one user, the bot's, and receipts, from which it learns where people left off."""
+    """A registration with new tokens: one user, the bot's, and receipts, from which it learns where people left off.
+
+    With encryption also what it needs, under the names that the proposals have: messages to devices, changes of devices
+    and counts of keys (MSC3202, MSC4203), and a device without a login (MSC4190).
+    """
+    encryption: dict[str, object] = {}
+    if config.encryption is not None:
+        encryption = {"org.matrix.msc3202": True, "io.element.msc4190": True}
     return {
         "id": config.appservice.id,
         "url": config.public_url,
@@ -29,6 +36,7 @@ def generate_registration(config: Config) -> dict[str, object]:
         "receive_ephemeral": True,
         # The name that servers used before ephemeral events were in the specification.
         "de.sorunome.msc2409.push_ephemeral": True,
+        **encryption,
         "namespaces": {
             "users": [{"exclusive": True, "regex": f"^{re.escape(config.user_id)}$"}],
             "aliases": [],

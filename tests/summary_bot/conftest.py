@@ -13,7 +13,7 @@ from appservices.summary_bot.registration import write_registration
 from storage.embedded import EmbeddedPostgres
 from tests.client import Homeserver
 from tests.summary_bot.homeservers import DOMAIN, KINDS, free_port, homeserver
-from tests.summary_bot.support import RunningBot, Site
+from tests.summary_bot.support import ENCRYPTION_KEY, RunningBot, Site
 from tests.summary_bot.switchboard import Switchboard
 
 DATABASE = "summary_bot"
@@ -41,10 +41,12 @@ async def site(
     """A homeserver that knows the bot."""
     kind, directory = request.param, tmp_path_factory.mktemp(request.param)
     port, registration = free_port(), directory / "registration.yaml"
+    (directory / "key").write_text(ENCRYPTION_KEY)
     raw = {
         "homeserver": {"url": "http://unknown.test", "domain": DOMAIN},
         "database": {"url": bot_database_url},
         "appservice": {"port": port},
+        "encryption": {"key": {"file": "key"}},
     }
     write_registration(parse_config(raw, directory), registration)
     admin = await asyncpg.connect(postgres.url())

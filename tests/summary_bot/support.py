@@ -18,6 +18,7 @@ from tests.summary_bot.homeservers import DOMAIN, Server
 from tests.summary_bot.switchboard import Switchboard
 
 BOT = f"@summary:{DOMAIN}"
+ENCRYPTION_KEY = "for tests: so many characters, and not one of them by chance"
 WAIT_S = 20.0
 
 _numbers = itertools.count(1)

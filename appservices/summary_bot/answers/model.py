@@ -44,6 +44,8 @@ class Coverage:
     complete: bool = True
     """False where there was more than the bot reads for one question."""
     people_left_out: int = 0
+    unreadable: int = 0
+    """Encrypted messages that there was no key for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,8 @@ def closing_lines(coverage: Coverage, engine: Engine, language: str) -> list[str
     lines = [coverage_line(coverage, language)]
     if coverage.people_left_out:
         lines.append(say(language, "left_out", people=coverage.people_left_out))
+    if coverage.unreadable:
+        lines.append(say(language, "unreadable", count=coverage.unreadable))
     if coverage.total == 0:
         return lines
     if engine.name == "model":

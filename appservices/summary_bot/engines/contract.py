@@ -21,3 +21,5 @@ class Ask:
     local_only: bool = False
     seen_by_all: bool = False
     """Whether the answer is for everybody in the room."""
+    keep_facts: bool = True
+    """Whether what a model draws from the messages may be kept: not where these were encrypted."""

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from appservices.summary_bot.answers.model import Coverage
 from appservices.summary_bot.answers.render import Place
 from appservices.summary_bot.clock import MINUTE_MS
 from appservices.summary_bot.commands.model import Scope
 from appservices.summary_bot.commands.parse import PREFIXES, address
+from appservices.summary_bot.encryption.plaintexts import is_sealed
 from appservices.summary_bot.events import Message, RawEvent, build_messages, is_event
 from appservices.summary_bot.matrix.client import MatrixClient, MatrixFailure
 from appservices.summary_bot.ranges import LAST_DAY, Range, select
@@ -31,6 +33,19 @@ PAUSE_MS = 10 * MINUTE_MS
 
 MAX_EVENTS_PER_MESSAGE = 4
 """How many events are read for each message that may be: reactions and edits come on top of messages."""
+
+
+class Opener(Protocol):
+    """What decrypts."""
+
+    async def is_encrypted(self, room_id: str) -> bool:
+        """Whether a room is encrypted. Raises MatrixFailure."""
+
+    async def open_events(self, room_id: str, events: Sequence[RawEvent]) -> list[RawEvent]:
+        """The events, each that can be read in the place of its encrypted form."""
+
+    async def open_event(self, room_id: str, event: RawEvent) -> RawEvent:
+        """The event, as it reads if it can be read."""
 
 
 class HistoryRefused(Exception):
@@ -51,6 +66,8 @@ class Transcript:
     coverage: Coverage
     notes: tuple[str, ...] = ()
     """Lines to say about it."""
+    encrypted: bool = False
+    """Whether it is from an encrypted room: then nothing of it may go where it is not encrypted."""
 
 
 @dataclass(slots=True)
@@ -68,14 +85,16 @@ class HistoryReader:
         self,
         client: MatrixClient,
         settings: SettingsRepository,
+        opener: Opener | None,
         *,
         names: Sequence[str],
         max_messages: int,
         permalink_base: str,
     ) -> None:
-        """`names`: how the bot is addressed."""
+        """`opener`: None refuses encrypted rooms. `names`: how the bot is addressed."""
         self._client = client
         self._settings = settings
+        self._opener = opener
         self._names = names
         self._max_messages = max_messages
         self._permalink_base = permalink_base
@@ -97,10 +116,11 @@ class HistoryReader:
         the asker left off, where the question came with it.
         """
         names = await self.check_member(room_id, asker)
+        encrypted = await self.is_encrypted(room_id)
         visibility = await self._client.load_state(room_id, "m.room.history_visibility")
         state = Now(str((visibility or {}).get("history_visibility", DEFAULT_VISIBILITY)), frozenset(names))
         asked, marker, notes = await self._resolve(room_id, asker, scope, thread, unread_after, now)
-        raw = await self._fetch(room_id, asked, now, marker)
+        raw = await self._fetch(room_id, asked, now, marker, encrypted=encrypted)
         for_all = scope.here
         seen = visible_to_all(raw.events, state) if for_all else visible_to(raw.events, state, asker)
         events = [event for event, may in zip(raw.events, seen, strict=True) if may]
@@ -119,8 +139,30 @@ class HistoryReader:
             last_ts=messages[-1].ts if messages else 0,
             complete=raw.complete,
             people_left_out=len(left_out),
+            unreadable=self._count_unreadable(events, asked, messages, now) if encrypted else 0,
         )
-        return Transcript(await self._place(room_id, names), messages, names, coverage, notes)
+        return Transcript(await self._place(room_id, names), messages, names, coverage, notes, encrypted)
+
+    def _count_unreadable(self, events: Sequence[RawEvent], asked: Range, messages: Sequence[Message], now: int) -> int:
+        """How many encrypted messages of others there are in what was asked about, that there was no key for. Where a
+        number of messages was asked for, those since the first of them."""
+        oldest = messages[0].ts if asked.kind == "count" and messages else 0
+        first, end = asked.span(now) or (oldest, 2**63)
+        return sum(
+            is_sealed(event) and event["sender"] != self._client.user_id and first <= event["origin_server_ts"] < end
+            for event in events
+        )
+
+    async def is_encrypted(self, room_id: str) -> bool:
+        """Whether a room is encrypted. Raises MatrixFailure."""
+        return self._opener is not None and await self._opener.is_encrypted(room_id)
+
+    async def load_event(self, room_id: str, event_id: str) -> RawEvent | None:
+        """One event, as it reads; None if there is none, or the bot may not see it. Raises MatrixFailure."""
+        event = await self._client.load_event(room_id, event_id)
+        if event is None or not is_event(event):
+            return None
+        return event if self._opener is None else await self._opener.open_event(room_id, event)
 
     async def access_event(self, room_id: str, asker: str, event_id: str) -> RawEvent | None:
         """An event that the asker may see; None for one that they may not, or that is too far back.
@@ -130,7 +172,9 @@ class HistoryReader:
         names = await self.check_member(room_id, asker)
         visibility = await self._client.load_state(room_id, "m.room.history_visibility")
         state = Now(str((visibility or {}).get("history_visibility", DEFAULT_VISIBILITY)), frozenset(names))
-        raw = await self._fetch(room_id, Range("count", count=self._max_messages), 0, event_id)
+        encrypted = await self.is_encrypted(room_id)
+        asked = Range("count", count=self._max_messages)
+        raw = await self._fetch(room_id, asked, 0, event_id, encrypted=encrypted)
         for event, may in zip(raw.events, visible_to(raw.events, state, asker), strict=True):
             if event["event_id"] == event_id:
                 return event if may else None
@@ -138,17 +182,17 @@ class HistoryReader:
 
     async def check_member(self, room_id: str, asker: str) -> dict[str, str]:
         """The members of a room and their names. Raises HistoryRefused if the asker or the bot is none of them, or the
-        room is encrypted."""
+        room is encrypted and the bot does not read such rooms."""
         try:
             names = await self._client.load_joined_members(room_id)
-            encryption = await self._client.load_state(room_id, "m.room.encryption")
+            refused = self._opener is None and await self._client.load_state(room_id, "m.room.encryption") is not None
         except MatrixFailure as failure:
             if failure.is_temporary:
                 raise
             raise HistoryRefused("not_member") from None
         if asker not in names:
             raise HistoryRefused("not_member")
-        if encryption is not None:
+        if refused:
             raise HistoryRefused("encrypted")
         return names
 
@@ -167,7 +211,7 @@ class HistoryReader:
             return scope.range, marker, ("since_left",)
         return LAST_DAY, None, ("since_day",)
 
-    async def _fetch(self, room_id: str, asked: Range, now: int, marker: str | None) -> _Raw:
+    async def _fetch(self, room_id: str, asked: Range, now: int, marker: str | None, *, encrypted: bool) -> _Raw:
         """Pages back until the range's beginning, the marker, or the bound. Times are claims of whoever sent an event:
         a page has to be older than the range from end to end before it ends the reading."""
         raw = _Raw()
@@ -177,7 +221,9 @@ class HistoryReader:
         events: list[RawEvent] = []
         while len(events) < self._max_messages * MAX_EVENTS_PER_MESSAGE:
             page = await self._client.load_page(room_id, position)
-            found = [event for event in page.events if is_event(event)]
+            found: list[RawEvent] = [event for event in page.events if is_event(event)]
+            if encrypted and self._opener is not None:
+                found = await self._opener.open_events(room_id, found)
             events += found
             messages += sum(event["type"] == "m.room.message" for event in found)
             position = page.end

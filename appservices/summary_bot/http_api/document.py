@@ -68,6 +68,7 @@ _ANSWER = {
                 "last_ts": _NUMBER,
                 "complete": {"type": "boolean"},
                 "people_left_out": _NUMBER,
+                "unreadable": _NUMBER,
             },
         },
         "engine": {"type": "string", "enum": ["built-in", "model"]},

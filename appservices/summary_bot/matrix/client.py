@@ -36,6 +36,9 @@ HISTORY_FILTER = msgspec.json.encode(
 ).decode()
 
 
+ENCRYPTED = {"algorithm": "m.megolm.v1.aes-sha2"}
+
+
 class MatrixFailure(Exception):
     """The homeserver refused, or did not answer. `is_temporary`: asking again later may help."""
 
@@ -90,14 +93,30 @@ class MatrixClient:
         """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidleave"""
         await self._ask(Method.POST, f"{V3}/rooms/{_part(room_id)}/leave", {})
 
-    async def create_direct_room(self, user_id: str) -> str:
+    async def create_direct_room(self, user_id: str, *, encrypted: bool = False) -> str:
         """Makes a direct chat and invites somebody to it; its ID."""
-        answer = await self._ask(
-            Method.POST,
-            f"{V3}/createRoom",
-            {"preset": "private_chat", "is_direct": True, "invite": [user_id], "visibility": "private"},
-        )
-        return _needed(answer, "room_id", "!")
+        content: dict[str, Any] = {
+            "preset": "private_chat",
+            "is_direct": True,
+            "invite": [user_id],
+            "visibility": "private",
+        }
+        if encrypted:
+            content["initial_state"] = [{"type": "m.room.encryption", "state_key": "", "content": ENCRYPTED}]
+        return _needed(await self._ask(Method.POST, f"{V3}/createRoom", content), "room_id", "!")
+
+    async def turn_on_encryption(self, room_id: str) -> bool:
+        """Encrypts a room from now on; False if the bot may not.
+
+        https://spec.matrix.org/v1.19/client-server-api/#mroomencryption
+        """
+        try:
+            await self._ask(Method.PUT, f"{V3}/rooms/{_part(room_id)}/state/m.room.encryption/", ENCRYPTED)
+        except MatrixFailure as failure:
+            if failure.is_temporary:
+                raise
+            return False
+        return True
 
     async def load_joined_rooms(self) -> list[str]:
         """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3joined_rooms"""
@@ -111,6 +130,19 @@ class MatrixClient:
             user: text(mapping(member).get("display_name")) or ""
             for user, member in mapping(answer.get("joined")).items()
             if matrix_id(user, "@")
+        }
+
+    async def load_memberships(self, room_id: str) -> dict[str, str]:
+        """The membership of everybody who has not left a room, by user ID.
+
+        https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmembers
+        """
+        answer = await self._ask(Method.GET, f"{V3}/rooms/{_part(room_id)}/members", not_membership="leave")
+        chunk = answer.get("chunk")
+        return {
+            event["state_key"]: text(mapping(event.get("content")).get("membership")) or ""
+            for event in (chunk if isinstance(chunk, list) else [])
+            if isinstance(event, dict) and matrix_id(event.get("state_key"), "@")
         }
 
     async def load_state(self, room_id: str, event_type: str, state_key: str = "") -> Mapping[str, Any] | None:

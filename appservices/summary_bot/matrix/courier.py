@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from appservices.summary_bot.answers.split import Part
 from appservices.summary_bot.matrix.client import MatrixClient, MatrixFailure
 from appservices.summary_bot.storage.settings import SettingsRepository
 
 SENT_DIRECTLY = "✉️"
+
+
+class Cipher(Protocol):
+    """What encrypts. Both raise MatrixFailure."""
+
+    async def is_encrypted(self, room_id: str) -> bool:
+        """Whether a room is encrypted."""
+
+    async def encrypt(self, room_id: str, event_type: str, content: Mapping[str, Any]) -> dict[str, Any]:
+        """The content of an `m.room.encrypted` event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +71,12 @@ def _body(part: Part) -> dict[str, Any]:
 
 
 class Courier:
-    """Sends, edits and takes back the bot's messages."""
+    """Sends, edits and takes back the bot's messages: encrypted, wherever a room is, if the bot does that at all."""
 
-    def __init__(self, client: MatrixClient, settings: SettingsRepository) -> None:
+    def __init__(self, client: MatrixClient, settings: SettingsRepository, cipher: Cipher | None) -> None:
         self._client = client
         self._settings = settings
+        self._cipher = cipher
         self.direct_rooms: set[str] = set()
         """The rooms that are direct chats with somebody: all that is written there is meant for the bot."""
 
@@ -73,14 +84,30 @@ class Courier:
         """Loads which rooms are direct chats."""
         self.direct_rooms = await self._settings.load_direct_rooms()
 
-    async def find_direct_room(self, user_id: str) -> str:
-        """The direct chat with somebody, made if there is none or they have left it."""
+    async def find_direct_room(self, user_id: str, *, encrypted: bool = False) -> str:
+        """The direct chat with somebody, made if there is none or they have left it. `encrypted`: one that is, or is
+        from now on."""
         room_id = (await self._settings.load_person(user_id)).direct_room
-        if room_id is not None and await self._is_open(room_id, user_id):
+        if (
+            room_id is not None
+            and await self._is_open(room_id, user_id)
+            and (not encrypted or await self.is_encrypted(room_id) or await self._client.turn_on_encryption(room_id))
+        ):
             return room_id
-        room_id = await self._client.create_direct_room(user_id)
+        room_id = await self._client.create_direct_room(user_id, encrypted=encrypted)
         await self.set_direct_room(user_id, room_id)
         return room_id
+
+    async def is_encrypted(self, room_id: str) -> bool:
+        """Whether what is sent to a room goes encrypted."""
+        return self._cipher is not None and await self._cipher.is_encrypted(room_id)
+
+    async def _put(self, room_id: str, content: Mapping[str, Any], key: str) -> str:
+        """Sends a message; its event ID."""
+        if self._cipher is None or not await self._cipher.is_encrypted(room_id):
+            return await self._client.send(room_id, "m.room.message", content, key)
+        sealed = await self._cipher.encrypt(room_id, "m.room.message", content)
+        return await self._client.send(room_id, "m.room.encrypted", sealed, key)
 
     async def set_direct_room(self, user_id: str, room_id: str) -> None:
         """Takes a room for the direct chat with somebody."""
@@ -103,16 +130,17 @@ class Courier:
     async def send(self, parts: Sequence[Part], target: Target, key: str) -> list[str]:
         """Sends messages; their event IDs. The same key never sends twice."""
         return [
-            await self._client.send(target.room_id, "m.room.message", notice(part, target), f"{key}.{number}")
+            await self._put(target.room_id, notice(part, target), f"{key}.{number}")
             for number, part in enumerate(parts)
         ]
 
     async def edit(self, part: Part, room_id: str, event_id: str, key: str) -> None:
         """Replaces a message."""
-        await self._client.send(room_id, "m.room.message", edit(part, event_id), key)
+        await self._put(room_id, edit(part, event_id), key)
 
     async def react(self, room_id: str, event_id: str, key: str) -> None:
-        """Shows in the room that an answer went out in private. A room that allows no reactions gets none."""
+        """Shows in the room that an answer went out in private. A room that allows no reactions gets none. Reactions
+        are never encrypted: all of one is its relation, which stands in the clear."""
         content = {"m.relates_to": {"rel_type": "m.annotation", "event_id": event_id, "key": SENT_DIRECTLY}}
         try:
             await self._client.send(room_id, "m.reaction", content, key)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from appservices.summary_bot.clock import HOUR_MS, MINUTE_MS, Clock
+from appservices.summary_bot.encryption.parts import Encryption
 from appservices.summary_bot.matrix.client import MatrixFailure
 from appservices.summary_bot.schedules.keeping import Keeper
 from appservices.summary_bot.schedules.times import next_time
@@ -30,11 +31,14 @@ class Timer:
         keeper: Keeper,
         workers: Workers,
         clock: Clock,
+        *,
+        encryption: Encryption | None,
     ) -> None:
         self._schedules = schedules
         self._keeper = keeper
         self._workers = workers
         self._clock = clock
+        self._encryption = encryption
         self._purged_at = 0
         self._changed = asyncio.Event()
 
@@ -69,6 +73,8 @@ class Timer:
         if now - self._purged_at > HOUR_MS:
             self._purged_at = now
             await self._keeper.purge(now)
+            if self._encryption is not None:
+                await self._encryption.purge(now)
 
     def _plan(self, row: ScheduleRow, now: int) -> tuple[NewJob, int]:
         """The job for a digest that is due, and when the next is."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from appservices.summary_bot.storage.database import Database
+from appservices.summary_bot.storage.database import Connection, Database
+from appservices.summary_bot.storage.devices import FORGET_USERS, NOTE_CHANGES
 from appservices.summary_bot.storage.jobs import INSERT_JOBS, NewJob, job_columns
+from appservices.summary_bot.storage.room_keys import DELETE_OUTBOUNDS
+from appservices.summary_bot.storage.sealed import DELETE_EVENTS, NewSealedEvent, write_sealed
 
 INSERT_TRANSACTION = """
 INSERT INTO transactions (transaction_id, received_ts) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING 1
@@ -59,6 +62,21 @@ class Receipt:
 
 
 @dataclass(slots=True)
+class Secrets:
+    """What matters to the encryption in one transaction. `messages` are JSON."""
+
+    messages: list[bytes] = field(default_factory=list)
+    events: list[NewSealedEvent] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    """Users whose devices have changed."""
+    left: list[str] = field(default_factory=list)
+    """Users whose devices are no longer of interest."""
+
+    def __bool__(self) -> bool:
+        return bool(self.messages or self.events or self.changed or self.left)
+
+
+@dataclass(slots=True)
 class Delivery:
     """What matters to the bot in one transaction of the homeserver."""
 
@@ -67,9 +85,10 @@ class Delivery:
     redacted: list[str] = field(default_factory=list)
     gone: list[tuple[str, str]] = field(default_factory=list)
     """(room, user) of those who left or were banned."""
+    secrets: Secrets = field(default_factory=Secrets)
 
     def __bool__(self) -> bool:
-        return bool(self.jobs or self.receipts or self.redacted or self.gone)
+        return bool(self.jobs or self.receipts or self.redacted or self.gone or self.secrets)
 
 
 class InboxRepository:
@@ -87,15 +106,26 @@ class InboxRepository:
                 await connection.execute(INSERT_REDACTIONS, delivery.redacted, now)
                 await connection.execute(DELETE_CHUNKS_OF_EVENTS, delivery.redacted)
                 await connection.execute(DELETE_JOBS_OF_EVENTS, delivery.redacted)
+                await connection.execute(DELETE_EVENTS, delivery.redacted)
             if delivery.gone:
                 rooms, users = zip(*delivery.gone, strict=True)
                 await connection.execute(DELETE_JOBS_OF_LEAVERS, rooms, users)
                 await connection.execute(DELETE_SCHEDULES_OF_LEAVERS, rooms, users)
+                await connection.execute(DELETE_OUTBOUNDS, rooms)  # whoever left shall read nothing more
             if delivery.jobs:
                 await connection.execute(INSERT_JOBS, *job_columns(delivery.jobs))
             if delivery.receipts:
                 await connection.execute(UPSERT_READING, *_columns(delivery.receipts), pause_ms)
+            await _write_secrets(connection, delivery.secrets, now)
         return True
+
+
+async def _write_secrets(connection: Connection, secrets: Secrets, now: int) -> None:
+    if secrets.changed:
+        await connection.execute(NOTE_CHANGES, secrets.changed)
+    if secrets.left:
+        await connection.execute(FORGET_USERS, secrets.left)
+    await write_sealed(connection, secrets.messages, secrets.events, now=now)
 
 
 def _columns(receipts: Sequence[Receipt]) -> tuple[list[str], list[str], list[str], list[int]]:

@@ -40,6 +40,7 @@ TEXTS: dict[str, str] = {
     "not_enabled": "我在本房间尚未启用。有权更改房间设置的人可以说 `!enable`。",
     "no_power": "这需要更改本房间设置的权限。",
     "encrypted": "本房间已加密，我无法阅读。",
+    "unreadable": "有 {count} 条加密消息无法读取：我没有密钥。",
     "not_member": "您不在那个房间里，或者我不在。",
     "in_the_room": "请在相关的房间里说 `!{verb}`。",
     "no_thread": "请在消息列（thread）里这样说：它指的是所在的消息列。",

@@ -41,6 +41,10 @@ TEXTS: dict[str, str] = {
     "not_enabled": "I am off in this room. Somebody who may change its settings can say `!enable`.",
     "no_power": "That takes the power to change the settings of this room.",
     "encrypted": "This room is encrypted, and I cannot read it.",
+    "enabled_encrypted": "I am on in this encrypted room, and read from now on what is sent to me with its key: nothing"
+    " from before I joined. `!summary` says what you missed, `!help` the rest.",
+    "unreadable": "{count} encrypted messages could not be read: I have no key for them.",
+    "ask_encrypted": "This room is encrypted: I answer only what is asked encrypted, so that I know who asks.",
     "not_member": "You are not in that room, or I am not.",
     "in_the_room": "Say `!{verb}` in the room that it is about.",
     "no_thread": "Say that in a thread: it is about the thread that it is written in.",

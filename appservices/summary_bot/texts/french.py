@@ -26,6 +26,7 @@ TEXTS: dict[str, str] = {
     "not_enabled": "Je suis inactif ici. Qui peut modifier les réglages du salon peut dire `!enable`.",
     "no_power": "Il faut pouvoir modifier les réglages du salon.",
     "encrypted": "Ce salon est chiffré, et je ne peux pas le lire.",
+    "unreadable": "{count} messages chiffrés n'ont pas pu être lus : je n'en ai pas la clé.",
     "not_member": "Vous n'êtes pas dans ce salon, ou je n'y suis pas.",
     "language_set": "Je vous réponds désormais dans cette langue.",
     "opted_out": "Vos paroles restent désormais hors de tout résumé. `!optin` annule.",

@@ -39,6 +39,10 @@ TEXTS: dict[str, str] = {
     "not_enabled": "Ich bin in diesem Raum aus. Wer die Einstellungen ändern darf, kann `!enable` sagen.",
     "no_power": "Das darf nur, wer die Einstellungen dieses Raums ändern darf.",
     "encrypted": "Dieser Raum ist verschlüsselt, und ich kann ihn nicht lesen.",
+    "enabled_encrypted": "Ich bin in diesem verschlüsselten Raum an und lese ab jetzt, wofür ich den Schlüssel bekomme:"
+    " nichts von dem, was vor mir war. `!summary` sagt, was du verpasst hast, `!help` den Rest.",
+    "unreadable": "{count} verschlüsselte Nachrichten waren nicht zu lesen: Mir fehlen die Schlüssel.",
+    "ask_encrypted": "Dieser Raum ist verschlüsselt: Ich antworte nur auf Verschlüsseltes, damit ich weiß, wer fragt.",
     "not_member": "Du bist nicht in dem Raum, oder ich bin es nicht.",
     "in_the_room": "Sage `!{verb}` in dem Raum, um den es geht.",
     "no_thread": "Sage das in einem Thread: Es geht um den, in dem es geschrieben steht.",

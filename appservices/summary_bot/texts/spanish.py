@@ -26,6 +26,7 @@ TEXTS: dict[str, str] = {
     "not_enabled": "Estoy inactivo aquí. Quien pueda cambiar los ajustes de la sala puede decir `!enable`.",
     "no_power": "Hace falta poder cambiar los ajustes de la sala.",
     "encrypted": "Esta sala está cifrada y no puedo leerla.",
+    "unreadable": "No se han podido leer {count} mensajes cifrados: no tengo la clave.",
     "not_member": "Usted no está en esa sala, o yo no lo estoy.",
     "language_set": "Desde ahora le respondo en este idioma.",
     "opted_out": "Sus palabras quedan fuera de todo resumen. `!optin` lo revoca.",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from appservices.summary_bot.clock import Clock
 from appservices.summary_bot.commands.model import Command
 from appservices.summary_bot.config import Role
+from appservices.summary_bot.history.reader import HistoryReader, HistoryRefused
 from appservices.summary_bot.storage.audit import AuditRepository
 from appservices.summary_bot.storage.settings import SettingsRepository
 from appservices.summary_bot.texts import LANGUAGES
@@ -23,6 +24,7 @@ class Choices:
         settings: SettingsRepository,
         audit: AuditRepository,
         membership: Membership,
+        history: HistoryReader,
         talk: Talk,
         roles: Mapping[str, Role],
         wardrobe: Wardrobe,
@@ -31,17 +33,25 @@ class Choices:
         self._settings = settings
         self._audit = audit
         self._membership = membership
+        self._history = history
         self._talk = talk
         self._roles = roles
         self._wardrobe = wardrobe
         self._clock = clock
 
     async def enable(self, talk: Conversation, _command: Command) -> None:
-        """Turns the bot on in a room."""
-        if await self._has_power(talk):
-            await self._settings.set_enabled(talk.room_id, True, talk.asker)
-            await self._note(talk, "enabled")
-            await self._talk.reply(talk, "enabled")
+        """Turns the bot on in a room: in an encrypted one only if it reads such rooms."""
+        if not await self._has_power(talk):
+            return
+        try:
+            await self._history.check_member(talk.room_id, talk.asker)
+        except HistoryRefused as refused:
+            await self._talk.reply(talk, refused.line)
+            return
+        await self._settings.set_enabled(talk.room_id, True, talk.asker)
+        await self._note(talk, "enabled")
+        is_encrypted = await self._history.is_encrypted(talk.room_id)
+        await self._talk.reply(talk, "enabled_encrypted" if is_encrypted else "enabled")
 
     async def disable(self, talk: Conversation, _command: Command) -> None:
         """Turns the bot off in a room, and forgets what it knew of it."""

@@ -92,9 +92,10 @@ class Talk:
         """A short reply of several lines, which may have `code` in them."""
         await self.courier.send(split(markdown_pieces("\n".join(lines))), talk.in_room, talk.key)
 
-    async def reply_directly(self, talk: Conversation, pieces: Sequence[Piece]) -> None:
-        """A reply for the asker alone, and a sign in the room that it was sent."""
-        target = await self.private_target(talk)
+    async def reply_directly(self, talk: Conversation, pieces: Sequence[Piece], *, encrypted: bool = False) -> None:
+        """A reply for the asker alone, and a sign in the room that it was sent. `encrypted`: it has something of an
+        encrypted room in it."""
+        target = await self.private_target(talk, encrypted=encrypted)
         await self.courier.send(split(pieces), target, talk.key)
         await self.sign(talk)
 
@@ -102,11 +103,11 @@ class Talk:
         """What the bot can do."""
         await self.reply_directly(talk, markdown_pieces(talk.text("help")))
 
-    async def private_target(self, talk: Conversation) -> Target:
-        """Where only the asker reads."""
-        if talk.is_direct:
+    async def private_target(self, talk: Conversation, *, encrypted: bool = False) -> Target:
+        """Where only the asker reads. `encrypted`: and the homeserver does not."""
+        if talk.is_direct and (not encrypted or await self.courier.is_encrypted(talk.room_id)):
             return talk.in_room
-        return Target(await self.courier.find_direct_room(talk.asker))
+        return Target(await self.courier.find_direct_room(talk.asker, encrypted=encrypted))
 
     async def sign(self, talk: Conversation) -> None:
         """Shows in the room that the answer went to the direct chat."""

@@ -44,6 +44,7 @@ class _Room:
     lines: Sequence[Bullet]
     weight: float
     oldest_ts: int | None
+    encrypted: bool
 
 
 class Digests:
@@ -142,7 +143,7 @@ class Digests:
             for bullet in room.lines:
                 number += 1
                 pieces.append(bullet_piece(bullet, number, room.place, room.names, talk.language))
-        target = await self._talk.private_target(talk)
+        target = await self._talk.private_target(talk, encrypted=any(room.encrypted for room in found))
         pieces += [small(talk.text("by_engine")), *closing]
         await self._quoting.send(pieces, target, talk.asker, talk.key, _rests(found))
         await self._talk.sign(talk)
@@ -173,7 +174,9 @@ class Digests:
         lines = (important + sections.get("outcome", []))[:LINES_PER_ROOM]
         sources = {event_id for line in lines for event_id in line.event_ids}
         oldest_ts = min((m.ts for m in transcript.messages if m.event_id in sources), default=None)
-        return _Room(transcript.place, transcript.names, len(transcript.messages), lines, weight, oldest_ts)
+        return _Room(
+            transcript.place, transcript.names, len(transcript.messages), lines, weight, oldest_ts, transcript.encrypted
+        )
 
 
 def _rests(rooms: Sequence[_Room]) -> list[Rest]:

@@ -121,6 +121,9 @@ class Dispatch:
         )
         if command is None or await self._is_too_much(talk, job):
             return
+        if not asked.encrypted and await self._talk.courier.is_encrypted(talk.room_id):
+            await self._talk.reply(talk, "ask_encrypted")
+            return
         if isinstance(command, Mistake):
             await self._talk.reply(talk, f"mistake_{command.hint}", word=command.word)
             return

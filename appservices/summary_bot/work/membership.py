@@ -10,6 +10,7 @@ import msgspec
 from appservices.summary_bot.answers.render import markdown_pieces
 from appservices.summary_bot.answers.split import split
 from appservices.summary_bot.clock import Clock
+from appservices.summary_bot.encryption.parts import Encryption
 from appservices.summary_bot.matrix.client import MatrixClient, MatrixFailure
 from appservices.summary_bot.matrix.courier import Courier, Target
 from appservices.summary_bot.storage.answers import MAX_AT_ONCE, Answer, AnswerRepository
@@ -33,6 +34,7 @@ class Membership:
         audit: AuditRepository,
         courier: Courier,
         wardrobe: Wardrobe,
+        encryption: Encryption | None,
         clock: Clock,
     ) -> None:
         self._client = client
@@ -41,6 +43,7 @@ class Membership:
         self._audit = audit
         self._courier = courier
         self._wardrobe = wardrobe
+        self._encryption = encryption
         self._clock = clock
 
     async def invite(self, job: Job) -> None:
@@ -82,6 +85,8 @@ class Membership:
         while answers := await self._answers.load_by_room(job.room_id):
             await self.take_back(answers)
         await self.forget_room(job.room_id)
+        if self._encryption is not None:
+            await self._encryption.forget_room(job.room_id)
         await self._audit.persist_entry(self._clock(), job.asker, "removed", job.room_id)
 
     async def opt_out(self, user_id: str) -> None:

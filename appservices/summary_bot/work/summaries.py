@@ -16,9 +16,8 @@ from appservices.summary_bot.engines.contract import Ask, Purpose
 from appservices.summary_bot.engines.extractive.process import ExtractiveEngine
 from appservices.summary_bot.engines.models.engine import Sections
 from appservices.summary_bot.engines.summariser import Summariser
-from appservices.summary_bot.events import build_messages, is_event
+from appservices.summary_bot.events import build_messages
 from appservices.summary_bot.history.reader import HistoryReader, HistoryRefused, Transcript
-from appservices.summary_bot.matrix.client import MatrixClient
 from appservices.summary_bot.matrix.courier import Target
 from appservices.summary_bot.ranges import UNREAD, Range
 from appservices.summary_bot.storage.answers import Answer, AnswerRepository, Bullets
@@ -48,7 +47,6 @@ class Summaries:
 
     def __init__(
         self,
-        client: MatrixClient,
         settings: SettingsRepository,
         answers: AnswerRepository,
         history: HistoryReader,
@@ -57,8 +55,10 @@ class Summaries:
         talk: Talk,
         quoting: Quoting,
         clock: Clock,
+        *,
+        any_models: bool,
     ) -> None:
-        self._client = client
+        """`any_models`: whether messages of encrypted rooms may be given to models that are not local."""
         self._settings = settings
         self._answers = answers
         self._history = history
@@ -67,6 +67,7 @@ class Summaries:
         self._talk = talk
         self._quoting = quoting
         self._clock = clock
+        self._any_models = any_models
 
     async def answer(self, talk: Conversation, command: Command, room_id: str, *, is_digest: bool = False) -> None:
         """Reads, summarises, and sends what came out. A digest is no reply, and stays away if there is nothing."""
@@ -89,7 +90,9 @@ class Summaries:
         talk = talk.speaking([command.text or scope.about or "", *own[-20:]])
         room = await self._settings.load_room(room_id)
         role = room.role if scope.here else talk.person.role or room.role
-        ask = Ask(room_id, talk.asker, purpose, command.text, talk.language, role, room.local_models_only, scope.here)
+        is_open = not transcript.encrypted
+        local_only = room.local_models_only or not (is_open or self._any_models)
+        ask = Ask(room_id, talk.asker, purpose, command.text, talk.language, role, local_only, scope.here, is_open)
         await self._deliver(talk, ask, transcript, is_digest=is_digest)
 
     async def read(self, room_id: str, talk: Conversation, scope: Scope) -> Transcript:
@@ -125,14 +128,17 @@ class Summaries:
     async def compute(
         self, ask: Ask, scope: Scope, *, thread: str | None, ignored: Sequence[str], unread_after: str | None
     ) -> tuple[Transcript, Summary]:
-        """An answer for a program. Raises HistoryRefused."""
+        """An answer for a program. Raises HistoryRefused: for encrypted rooms, too, because the homeserver knows the
+        tokens by which programs show who they are, and could ask in anybody's name."""
+        if await self._history.is_encrypted(ask.room_id):
+            raise HistoryRefused("encrypted")
         transcript = await self._read(ask.room_id, ask.asker, scope, thread, ignored, unread_after)
         return transcript, await self._without_redacted(await self._summariser.summarise(ask, transcript))
 
     async def _deliver(self, talk: Conversation, ask: Ask, transcript: Transcript, *, is_digest: bool) -> None:
         """Summarises, shows what is there so far, and sends the whole in the end."""
         in_room = Target(talk.room_id) if is_digest else talk.in_room
-        target = in_room if ask.seen_by_all and ask.room_id == talk.room_id else await self._private(talk)
+        target = in_room if ask.seen_by_all and ask.room_id == talk.room_id else await self._private(talk, transcript)
         number = await self._answers.persist_answer(
             ask.room_id, talk.asker, target.room_id, [], key=talk.key, now=self._clock()
         )
@@ -191,8 +197,8 @@ class Summaries:
         if answer.streamer.event_id is not None:
             await self._answers.add_sent(answer.number, answer.streamer.event_id)
 
-    async def _private(self, talk: Conversation) -> Target:
-        return await self._talk.private_target(talk)
+    async def _private(self, talk: Conversation, transcript: Transcript) -> Target:
+        return await self._talk.private_target(talk, encrypted=transcript.encrypted)
 
     async def why(self, talk: Conversation, command: Command) -> None:
         """Quotes what a line of an answer rests on, read anew from the room."""
@@ -208,8 +214,8 @@ class Summaries:
             return
         lines, oldest_ts = [], None
         for event_id in answer.bullets[number - 1]:
-            event = await self._client.load_event(answer.room_id, event_id)
-            found = build_messages([event]) if event is not None and is_event(event) else []
+            event = await self._history.load_event(answer.room_id, event_id)
+            found = build_messages([event]) if event is not None else []
             text = talk.text("why_gone")
             if found:
                 body = found[0].body
@@ -220,7 +226,9 @@ class Summaries:
         place = Place(answer.room_id, "")
         pieces = pieces_of_lines(talk.text("why_title", number=number), lines, place.link)
         rest = Rest(answer.room_id, [], answer.bullets[number - 1], oldest_ts)
-        await self._quoting.send(pieces, await self._private(talk), talk.asker, talk.key, [rest])
+        encrypted = await self._history.is_encrypted(answer.room_id)
+        target = await self._talk.private_target(talk, encrypted=encrypted)
+        await self._quoting.send(pieces, target, talk.asker, talk.key, [rest])
         await self._talk.sign(talk)
 
     async def _find_line(self, talk: Conversation, number: int) -> Answer | None:

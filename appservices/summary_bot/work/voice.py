@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from appservices.summary_bot.answers.render import heading, paragraph
 from appservices.summary_bot.answers.split import Piece
 from appservices.summary_bot.commands.model import Command
+from appservices.summary_bot.encryption.attachments import decrypt_attachment
 from appservices.summary_bot.engines.contract import Ask
 from appservices.summary_bot.engines.models.chain import Chain, NoModel
 from appservices.summary_bot.events import RawEvent, clean, mapping, text
@@ -41,18 +45,24 @@ class Voice:
         chain: Chain,
         talk: Talk,
         quoting: Quoting,
+        *,
+        any_models: bool,
     ) -> None:
+        """`any_models`: whether recordings of encrypted rooms may be given to models that are not local."""
         self._media = media
         self._history = history
         self._settings = settings
         self._chain = chain
         self._talk = talk
         self._quoting = quoting
+        self._any_models = any_models
 
     async def transcribe(self, talk: Conversation, _command: Command) -> None:
         """Sends the words to the asker. The event is one of a room that both are in, and that they replied to."""
         room = await self._settings.load_room(talk.room_id)
-        ask = Ask(talk.room_id, talk.asker, local_only=room.local_models_only)
+        encrypted = await self._history.is_encrypted(talk.room_id)
+        local_only = room.local_models_only or (encrypted and not self._any_models)
+        ask = Ask(talk.room_id, talk.asker, local_only=local_only)
         if not self._chain.can_transcribe(ask):
             await self._talk.reply(talk, "transcribe_off")
             return
@@ -61,12 +71,11 @@ class Voice:
         except HistoryRefused as refused:
             await self._talk.reply(talk, refused.line)
             return
-        url = text(event["content"].get("url")) if event is not None else None
-        if event is None or url is None:
+        if event is None:
             await self._talk.reply(talk, "transcribe_nothing")
             return
         try:
-            audio = await self._media.load(url)
+            audio = await self._load(event["content"])
             words = await self._chain.transcribe(ask, _file_name(event), audio)
         except NoModel as none:
             await self._refuse(talk, none)
@@ -79,8 +88,16 @@ class Voice:
             *_paragraphs(clean(words) or talk.text("transcribe_silent")),
         ]
         rest = Rest(talk.room_id, [], [event["event_id"]], event["origin_server_ts"])
-        await self._quoting.send(pieces, await self._talk.private_target(talk), talk.asker, talk.key, [rest])
+        target = await self._talk.private_target(talk, encrypted=encrypted)
+        await self._quoting.send(pieces, target, talk.asker, talk.key, [rest])
         await self._talk.sign(talk)
+
+    async def _load(self, content: Mapping[str, Any]) -> bytes:
+        """The sound of a voice message. Raises MatrixFailure."""
+        sealed = content.get("file")
+        if sealed is None:
+            return await self._media.load(text(content.get("url")) or "")
+        return decrypt_attachment(await self._media.load(text(mapping(sealed).get("url")) or ""), mapping(sealed))
 
     async def _refuse(self, talk: Conversation, none: NoModel) -> None:
         if none.reason == "budget":

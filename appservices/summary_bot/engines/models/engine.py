@@ -140,7 +140,7 @@ class ModelEngine:
 
     async def _answer(self, work: _Work, on_progress: OnProgress | None) -> list[Fact]:
         chunks = chunks_of(work.messages)
-        covered = await work.cache.cover(chunks)
+        covered = await work.cache.cover(chunks) if work.ask.keep_facts else list(chunks)
         await self._note_cached(work, [piece for piece in covered if isinstance(piece, Node)])
         alone = len(covered) == 1
         gate = asyncio.Semaphore(CHUNKS_AT_ONCE)
@@ -169,6 +169,8 @@ class ModelEngine:
         )
         self._note(work, answered.provider, answered.input_tokens, answered.output_tokens)
         node = Node(work.cache.key(chunk, answered.provider), work.verified(answered.value), answered.input_tokens)
+        if not work.ask.keep_facts:
+            return node
         sources = [(event_id, message.sender) for message in chunk for event_id in sources_of([message])]
         await self._facts.persist_chunk(
             node.key,
@@ -182,11 +184,11 @@ class ModelEngine:
 
     async def _fold(self, work: _Work, nodes: Sequence[Node], on_progress: OnProgress | None) -> Node:
         """The answer that nodes make together: known, or grown from an earlier one, or made of all of them."""
-        known = await work.cache.load_fold(nodes)
+        known = await work.cache.load_fold(nodes) if work.ask.keep_facts else None
         if known is not None:
             await self._note_cached(work, [known])
             return replace(known, facts=work.verified(known.facts, count=False))
-        beginning = await work.cache.load_beginning(nodes)
+        beginning = await work.cache.load_beginning(nodes) if work.ask.keep_facts else None
         if beginning is not None and pays_to_grow(beginning[0], nodes[beginning[1] :], nodes):
             await self._note_cached(work, [beginning[0]])
             parts = [replace(beginning[0], facts=work.verified(beginning[0].facts, count=False))]
@@ -221,6 +223,8 @@ class ModelEngine:
         key = work.cache.fold_key(nodes, answered.provider, kind)
         if not lines:  # a model that folds everything away is not believed
             return Node(key, heaviest(facts))
+        if not work.ask.keep_facts:
+            return Node(key, lines, answered.input_tokens)
         found = CachedFacts(msgspec.json.encode(lines), answered.input_tokens)
         await self._facts.persist_fold(key, work.ask.room_id, found, [p.key for p in parts], now=self._clock())
         return Node(key, lines, answered.input_tokens)
