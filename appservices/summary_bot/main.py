@@ -109,7 +109,7 @@ class Receiver:
         except Database.connection_errors as error:
             log.warning("a transaction could not be stored: %s", type(error).__name__)
             raise NotNow from None
-        if self._encryption is not None:
+        if delivery.secrets and self._encryption is not None:
             self._encryption.incoming.wake()
         if is_new and self.workers is not None:
             self.workers.cancel(delivery.redacted, delivery.gone)

@@ -106,6 +106,12 @@ def _write_synapse(directory: Path, port: int, _database_url: str, registration:
         "rc_joins": limits,
         "rc_invites": {"per_room": limit, "per_user": limit, "per_issuer": limit},
         "rc_room_creation": limit,
+        # What encryption needs of a homeserver: https://docs.mau.fi/bridges/general/end-to-bridge-encryption.html
+        "experimental_features": {
+            "msc2409_to_device_messages_enabled": True,
+            "msc3202_device_masquerading": True,
+            "msc3202_transaction_extensions": True,
+        },
     }
     (directory / "synapse.yaml").write_text(yaml.safe_dump(settings))
     logging: dict[str, Any] = {"version": 1, "root": {"level": "WARNING", "handlers": ["console"]}}

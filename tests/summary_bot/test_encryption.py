@@ -248,6 +248,12 @@ async def test_questions_wait_for_their_keys_and_answers_go_to_who_may_read_them
         (await rogue.user.in_room("PUT", room_id, "send/m.room.encrypted/2", again["content"])).ok()
         await until(site, "SELECT withheld FROM bot_patient.outbound_shares", ["m.unverified"])
         assert await column(site, "SELECT session_id FROM bot_patient.outbound_sessions") != before
+        forged = await rogue.send_key(room_id)
+        keys = "SELECT was_trusted FROM bot_patient.inbound_sessions ORDER BY received_ts"
+        await until(site, keys, [True, False])
+        event = rogue.event(forged, room_id, "Written in somebody's name.")
+        assert bot.bot.encryption is not None
+        assert await bot.bot.encryption.open_event(room_id, event) == event
 
 
 def test_encryption_needs_a_long_key_and_its_registration(tmp_path: Path) -> None:

@@ -159,6 +159,7 @@ class Incoming:
             device.identity_key,
             self._vault.seal_inbound(session),
             session.first_known_index,
+            device.is_trusted,
             self._clock(),
         )
 

@@ -43,6 +43,7 @@ class OwnDevice:
         self._vault = vault
         self._left: int | None = None
         self._has_fallback = False
+        self._has_enough = False
         self.lock = asyncio.Lock()
         self.device: Device | None = None
         """What the others see of it; None before `open`."""
@@ -97,6 +98,7 @@ class OwnDevice:
         """Takes in how many keys are left, and which fallback keys have not been used."""
         count = one_time.get(KEY_KIND, 0)
         self._left = count if type(count) is int else 0
+        self._has_enough = False
         if fallback is not None:
             self._has_fallback = KEY_KIND in fallback
 
@@ -107,6 +109,8 @@ class OwnDevice:
         https://spec.matrix.org/v1.19/client-server-api/#uploading-keys
         """
         assert self.device is not None
+        if self._has_enough:
+            return
         async with self.lock:
             account = await self.load_account()
             wanted = account.max_number_of_one_time_keys // 2
@@ -114,6 +118,7 @@ class OwnDevice:
             missing = max(0, missing - len(account.one_time_keys))
             waiting = bool(account.one_time_keys or fallback_keys(account))
             if not missing and self._has_fallback and not waiting:
+                self._has_enough = True
                 return
             if missing:
                 account.generate_one_time_keys(missing)
@@ -130,6 +135,7 @@ class OwnDevice:
             account.mark_keys_as_published()
             await self.persist_account(account)
             self.note_counts(counts, [KEY_KIND])
+            self._has_enough = True
 
     def _signed(
         self, account: vodozemac.Account, keys: Mapping[str, vodozemac.Curve25519PublicKey], more: Mapping[str, Any]

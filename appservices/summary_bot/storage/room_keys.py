@@ -14,8 +14,9 @@ MAX_SESSIONS_PER_SENDER = 5000
 # A key that reaches further back replaces the one that is there; https://spec.matrix.org/v1.19/client-server-api/
 # #mmegolmv1aes-sha2
 UPSERT_INBOUND = """
-INSERT INTO inbound_sessions AS s (session_id, room_id, sender, identity_key, pickle, first_index, received_ts)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO inbound_sessions AS s
+    (session_id, room_id, sender, identity_key, pickle, first_index, was_trusted, received_ts)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (session_id, room_id, sender) DO UPDATE SET pickle = EXCLUDED.pickle, first_index = EXCLUDED.first_index
 WHERE s.identity_key = EXCLUDED.identity_key AND s.first_index > EXCLUDED.first_index
 """
@@ -24,8 +25,13 @@ DELETE FROM inbound_sessions WHERE sender = $1 AND received_ts < (
     SELECT received_ts FROM inbound_sessions WHERE sender = $1 ORDER BY received_ts DESC OFFSET $2 LIMIT 1
 )
 """
+# Whoever signs their devices is not believed to have written what came from another: the homeserver can make some up.
+# https://spec.matrix.org/v1.19/client-server-api/#recommended-client-behaviour
 LOAD_INBOUND = """
-SELECT session_id, sender, pickle FROM inbound_sessions WHERE room_id = $1 AND session_id = ANY($2::text[])
+SELECT session_id, sender, pickle FROM inbound_sessions AS s
+WHERE room_id = $1 AND session_id = ANY($2::text[]) AND (was_trusted OR EXISTS (
+    SELECT FROM devices WHERE user_id = s.sender AND devices.identity_key = s.identity_key AND is_signed
+))
 """
 INSERT_INDICES = """
 INSERT INTO read_indices (session_id, message_index, event_id)
@@ -82,6 +88,8 @@ class InboundRow:
     identity_key: str
     pickle: str
     first_index: int
+    was_trusted: bool
+    """Whether the device was trusted when the key came; it may be signed later."""
     received_ts: int
 
 
@@ -114,7 +122,7 @@ class RoomKeyRepository:
         self._database = database
 
     async def load_inbound(self, room_id: str, session_ids: Sequence[str]) -> dict[tuple[str, str], str]:
-        """Pickles of sessions in a room, by (sender, session ID)."""
+        """Pickles of those sessions in a room that are believed to be their senders', by (sender, session ID)."""
         rows = await self._database.pool.fetch(LOAD_INBOUND, room_id, list(session_ids))
         return {(row["sender"], row["session_id"]): row["pickle"] for row in rows}
 
@@ -199,6 +207,7 @@ async def write_inbound(connection: Connection, row: InboundRow) -> None:
         row.identity_key,
         row.pickle,
         row.first_index,
+        row.was_trusted,
         row.received_ts,
     )
     await connection.execute(DELETE_TOO_MANY, row.sender, MAX_SESSIONS_PER_SENDER)

@@ -45,6 +45,7 @@ CREATE TABLE inbound_sessions (
     identity_key text NOT NULL,
     pickle text NOT NULL,
     first_index bigint NOT NULL,
+    was_trusted boolean NOT NULL,
     received_ts bigint NOT NULL,
     PRIMARY KEY (session_id, room_id, sender)
 );
