@@ -34,7 +34,9 @@ from homeserver.services.federation.receiving import Receiving
 from homeserver.services.federation.resident import Resident
 from homeserver.services.federation.sending.delivery import Backoff
 from homeserver.services.federation.sending.sender import Sender
+from homeserver.services.federation.third_party_invites import ThirdPartyInvites
 from homeserver.services.federation.verification import Verification
+from homeserver.services.media.web import Web
 from homeserver.services.notifier import Notifier
 from homeserver.services.presence import Presence
 from homeserver.services.receipts import Receipts
@@ -47,6 +49,7 @@ from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.membership import Membership
 from homeserver.services.rooms.missing_state import MissingState
 from homeserver.services.rooms.registry import RoomRegistry
+from homeserver.services.rooms.sending import Sending
 from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
 from homeserver.services.typing import Typing
@@ -66,6 +69,7 @@ class Surroundings:
     signing_key: SigningKey
     clock: Clock
     transport: Transport
+    web: Web
     key_ring: KeyRing
     backoff: Backoff
     metrics: Metrics
@@ -79,6 +83,7 @@ class Surroundings:
     acceptance: Acceptance
     authoring: Authoring
     missing: MissingState
+    sending: Sending
     membership: Membership
     user_rooms: UserRooms
     rooms: RoomRepository
@@ -114,6 +119,7 @@ class FederationParts:
     receiving: Receiving
     resident: Resident
     inviting: Inviting
+    third_party_invites: ThirdPartyInvites
     joining: Joining
     history: History
     backfill: Backfill
@@ -168,6 +174,16 @@ def build_federation(around: Surroundings) -> FederationParts:
         server_name=around.server_name,
         signing_key=around.signing_key,
     )
+    third_party_invites = ThirdPartyInvites(
+        around.access,
+        around.sending,
+        around.membership,
+        resident,
+        inviting,
+        around.transport,
+        around.web,
+        server_name=around.server_name,
+    )
     handshake = Handshake(
         around.transport, around.clock, server_name=around.server_name, signing_key=around.signing_key
     )
@@ -211,6 +227,7 @@ def build_federation(around: Surroundings) -> FederationParts:
         receiving=receiving,
         resident=resident,
         inviting=inviting,
+        third_party_invites=third_party_invites,
         joining=joining,
         history=History(around.access, resident, around.events, branches),
         backfill=Backfill(
