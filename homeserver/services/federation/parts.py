@@ -22,6 +22,7 @@ from homeserver.services.federation.edus.encryption import (
 from homeserver.services.federation.edus.incoming import IncomingEdus
 from homeserver.services.federation.edus.outgoing import OutgoingEdus
 from homeserver.services.federation.foreign_rooms import ForeignRooms
+from homeserver.services.federation.guarded_sending import GuardedSending
 from homeserver.services.federation.handshake import Handshake
 from homeserver.services.federation.history import History
 from homeserver.services.federation.incoming_events import IncomingEvents
@@ -30,6 +31,7 @@ from homeserver.services.federation.inviting import Inviting
 from homeserver.services.federation.joining import Joining
 from homeserver.services.federation.missing_events import MissingEvents
 from homeserver.services.federation.outliers import Outliers
+from homeserver.services.federation.policy_servers import PolicyServers
 from homeserver.services.federation.receiving import Receiving
 from homeserver.services.federation.resident import Resident
 from homeserver.services.federation.sending.delivery import Backoff
@@ -139,7 +141,8 @@ def build_federation(around: Surroundings) -> FederationParts:
     outliers = Outliers(around.stream, around.events)
     missing_events = MissingEvents(around.transport, verification, outliers, around.events, branches)
     receiving = Receiving(around.stream, around.events, around.acceptance, branches, around.missing, around.repository)
-    incoming = IncomingEvents(around.registry, around.events, verification, missing_events, receiving)
+    policy_servers = PolicyServers(around.transport, around.clock)
+    incoming = IncomingEvents(around.registry, around.events, verification, missing_events, receiving, policy_servers)
     foreign_rooms = ForeignRooms(
         around.registry,
         around.rooms,
@@ -157,6 +160,7 @@ def build_federation(around: Surroundings) -> FederationParts:
         verification,
         incoming,
         receiving,
+        policy_servers,
         around.membership.authorise_join,
         server_name=around.server_name,
         signing_key=around.signing_key,
@@ -169,6 +173,7 @@ def build_federation(around: Surroundings) -> FederationParts:
         verification,
         incoming,
         receiving,
+        policy_servers,
         around.transport,
         around.membership.check_invitable,
         server_name=around.server_name,
@@ -221,6 +226,7 @@ def build_federation(around: Surroundings) -> FederationParts:
             server_name=around.server_name,
         )
     around.membership.remote = RemoteRooms(joining, inviting)
+    around.sending.guard = GuardedSending(around.access, around.events, policy_servers, resident, incoming, receiving)
     return FederationParts(
         incoming=incoming,
         transactions=IncomingTransactions(incoming, incoming_edus, around.repository, around.clock),
