@@ -12,6 +12,7 @@ from homeserver.services.encryption.device_keys import DeviceKeys
 from homeserver.services.encryption.device_lists import DeviceLists
 from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.federation.backfill import Backfill
+from homeserver.services.federation.closest_events import ClosestEvents
 from homeserver.services.federation.edus.device_lists import FederationLists
 from homeserver.services.federation.edus.encryption import (
     DurableEdus,
@@ -52,6 +53,7 @@ from homeserver.services.rooms.membership import Membership
 from homeserver.services.rooms.missing_state import MissingState
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.sending import Sending
+from homeserver.services.rooms.timelines import Timelines
 from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
 from homeserver.services.typing import Typing
@@ -86,6 +88,7 @@ class Surroundings:
     authoring: Authoring
     missing: MissingState
     sending: Sending
+    timelines: Timelines
     membership: Membership
     user_rooms: UserRooms
     rooms: RoomRepository
@@ -125,6 +128,7 @@ class FederationParts:
     joining: Joining
     history: History
     backfill: Backfill
+    closest_events: ClosestEvents
     sender: Sender
     incoming_edus: IncomingEdus
     outgoing_edus: OutgoingEdus
@@ -225,6 +229,7 @@ def build_federation(around: Surroundings) -> FederationParts:
             DurableEdus(sender),
             server_name=around.server_name,
         )
+    backfill = Backfill(around.stream, around.events, around.event_rows, around.transport, verification, missing_events)
     around.membership.remote = RemoteRooms(joining, inviting)
     around.sending.guard = GuardedSending(around.access, around.events, policy_servers, resident, incoming, receiving)
     return FederationParts(
@@ -236,9 +241,8 @@ def build_federation(around: Surroundings) -> FederationParts:
         third_party_invites=third_party_invites,
         joining=joining,
         history=History(around.access, resident, around.events, branches),
-        backfill=Backfill(
-            around.stream, around.events, around.event_rows, around.transport, verification, missing_events
-        ),
+        backfill=backfill,
+        closest_events=ClosestEvents(around.timelines, around.events, backfill, around.transport),
         sender=sender,
         incoming_edus=incoming_edus,
         outgoing_edus=outgoing_edus,
