@@ -18,8 +18,9 @@ from matrix.room_versions import ROOM_VERSIONS
 from matrix.signatures import SigningKey, sign_event
 from tests.client import Answer, Homeserver, User
 from tests.client_api.support import page_through, state_event
+from tests.federation.authority import Authority
 from tests.federation.conftest import name_of
-from tests.federation.peer import Peer, json
+from tests.federation.peer import Peer, json, running_peer
 
 _numbers = itertools.count(1)
 
@@ -337,3 +338,29 @@ async def test_an_event_of_one_room_is_no_child_of_another_rooms(alice: User, pe
     assert (await intruder.send(event)).ok() == {"pdus": {event.event_id: {}}}
     after = (await alice.in_room("GET", private, path)).ok()
     assert after["unsigned"].get("m.relations") is None
+
+
+async def test_what_resolution_changes_is_told_after_a_restart_too(
+    alice: User, peer: Peer, authority: Authority
+) -> None:
+    levels = {"events": {"m.room.topic": 0}, "users": {alice.user_id: 100, f"@mallory:{peer.name}": 50}}
+    intruder = await enter(alice, peer, topic="old", power_level_content_override=levels)
+    async with running_peer(authority, "127.0.0.1") as another:
+        eve = await Intruder.enter(another, alice.homeserver, intruder.room_id)
+        await eve.send(eve.event("m.room.topic", {"topic": "new"}, state_key=""))
+        since = (await alice.sync())["next_batch"]
+        auth = [eve.state["m.room.create", ""], eve.state["m.room.power_levels", ""], intruder.join, eve.join]
+        kick = intruder.event(
+            "m.room.member",
+            {"membership": "leave"},
+            state_key=eve.user_id,
+            prev_events=[eve.join.reference],
+            auth_events=[pdu.reference for pdu in auth],
+            depth=eve.join.depth + 1,
+        )
+        (await intruder.send(kick)).ok()
+        for _ in range(2):
+            state = (await alice.sync(since))["rooms"]["join"][intruder.room_id]["state"]["events"]
+            assert [e["content"]["topic"] for e in state if e["type"] == "m.room.topic"] == ["old"]
+            assert alice.homeserver.running is not None  # the room is read anew, as after a restart
+            (await alice.homeserver.running.server.access.access_room(intruder.room_id)).stale = True

@@ -19,6 +19,7 @@ from homeserver.services.federation.verification import Verification, Verified
 from homeserver.services.rooms.acceptance import Origin
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.authoring import Authoring, Draft
+from homeserver.services.rooms.erasure import served_json
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.missing_state import MissingState
 from homeserver.services.rooms.room import NotLoaded, Room
@@ -184,6 +185,7 @@ class Resident:
         if omit_members:
             shown = {member.event_id for member in members}
             chain = [link for link in chain if link.event_id not in shown]
+        erased = await self._access.erased_for_server(room, origin)
         parts = [
             b'{"origin":',
             orjson.dumps(self._server_name),
@@ -194,9 +196,9 @@ class Resident:
             b',"event":',
             orjson.dumps(event.pdu.json),
             b',"state":[',
-            b",".join(orjson.dumps(member.pdu.json) for member in members),
+            b",".join(orjson.dumps(served_json(member, erased)) for member in members),
             b'],"auth_chain":[',
-            b",".join(orjson.dumps(link.pdu.json) for link in chain),
+            b",".join(orjson.dumps(served_json(link, erased)) for link in chain),
             b"]}",
         ]
         return b"".join(parts)
