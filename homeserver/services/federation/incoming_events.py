@@ -17,6 +17,7 @@ from homeserver.services.federation.policy_servers import PolicyServers
 from homeserver.services.federation.receiving import Done, Dropped, Receiving
 from homeserver.services.federation.verification import Verification, Verified
 from homeserver.services.remote import RemoteFailure
+from homeserver.services.rooms.branches import Unresolvable
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
@@ -99,6 +100,9 @@ class IncomingEvents:
                 except (Dropped, RemoteFailure) as error:
                     log.info("an event was dropped", event_id=event_id, origin=origin, reason=str(error))
                     results[event_id] = {"error": str(error)}
+                except Unresolvable as error:
+                    log.error("an event has no place in its room", event_id=event_id, room_id=room_id, exc_info=error)
+                    results[event_id] = {"error": error.message}
         if taken:
             await asyncio.wait(taken)
         for done in taken:
@@ -174,7 +178,7 @@ class IncomingEvents:
         for before in await self._policy_servers.check(room, found):
             try:
                 await self._receive_after_gap(origin, room, before)
-            except (Dropped, RemoteFailure) as error:
+            except (Dropped, RemoteFailure, Unresolvable) as error:
                 log.info("a missing event was dropped", event_id=before.pdu.event_id, reason=str(error))
         await self._receiving.settle(room)
 
