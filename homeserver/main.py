@@ -91,6 +91,7 @@ async def running(
             server.appservices.registrations.follow_forever(),
             server.appservices.deliveries.save_forever(),
             server.federation.outgoing_edus.flush_forever(),
+            server.federation.dummy_events.run_forever(),
         ):
             stack.push_async_callback(_cancel, _background(loop))
         stack.push_async_callback(server.appservices.deliveries.stop)

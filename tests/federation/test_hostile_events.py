@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from config.schema import Caches
+from homeserver.services.federation.dummy_events import DELAY_MS, MAX_EXTREMITIES
 from matrix.hashes import content_hash
 from matrix.pdu import EventReference, Pdu, build_pdu, parse_pdu
 from matrix.room_versions import ROOM_VERSIONS
@@ -363,6 +364,26 @@ async def test_a_slow_server_keeps_nobody_from_speaking(alice: User, peer: Peer)
     answered.set()
     ((_, result),) = (await sending).ok()["pdus"].items()
     assert "error" in result
+
+
+async def test_many_branches_are_brought_together_when_nobody_speaks(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    for number in range(MAX_EXTREMITIES + 2):
+        await intruder.send(intruder.event(content={"body": str(number)}))
+    assert alice.homeserver.running is not None
+    server = alice.homeserver.running.server
+    dummy_events = server.federation.dummy_events
+    await dummy_events.send_due(server.clock())  # somebody might still speak
+    newest = (await alice.in_room("GET", intruder.room_id, "messages", dir="b", limit=1)).ok()["chunk"][0]
+    assert newest["content"] == {"body": str(MAX_EXTREMITIES + 1)}
+    for _ in range(2):
+        await dummy_events.send_due(server.clock() + DELAY_MS)
+    newest, before = (await alice.in_room("GET", intruder.room_id, "messages", dir="b", limit=2)).ok()["chunk"]
+    assert (newest["type"], newest["sender"]) == ("org.matrix.dummy_event", alice.user_id)
+    assert before["content"] == {"body": str(MAX_EXTREMITIES + 1)}
+    path = f"/_matrix/federation/v1/event/{quote(newest['event_id'], safe='')}"
+    (event,) = (await peer.ask(name_of(alice.homeserver), "GET", path)).ok()["pdus"]
+    assert len(event["prev_events"]) == MAX_EXTREMITIES + 2
 
 
 async def test_what_resolution_changes_is_told_after_a_restart_too(

@@ -13,6 +13,7 @@ from homeserver.services.encryption.device_lists import DeviceLists
 from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.federation.backfill import Backfill
 from homeserver.services.federation.closest_events import ClosestEvents
+from homeserver.services.federation.dummy_events import DummyEvents
 from homeserver.services.federation.edus.device_lists import FederationLists
 from homeserver.services.federation.edus.encryption import (
     DurableEdus,
@@ -129,6 +130,7 @@ class FederationParts:
     history: History
     backfill: Backfill
     closest_events: ClosestEvents
+    dummy_events: DummyEvents
     sender: Sender
     incoming_edus: IncomingEdus
     outgoing_edus: OutgoingEdus
@@ -210,6 +212,8 @@ def build_federation(around: Surroundings) -> FederationParts:
         server_name=around.server_name,
     )
     around.acceptance.outgoing_observers.append(sender.on_outgoing)
+    dummy_events = DummyEvents(around.access, around.sending, around.clock)
+    around.acceptance.observers.append(dummy_events.on_event)
     outgoing_edus = OutgoingEdus(sender)
     around.typing.local_observers.append(outgoing_edus.on_typing)
     around.receipts.observers.append(outgoing_edus.on_receipt)
@@ -243,6 +247,7 @@ def build_federation(around: Surroundings) -> FederationParts:
         history=History(around.access, resident, around.events, branches),
         backfill=backfill,
         closest_events=ClosestEvents(around.timelines, around.events, backfill, around.transport),
+        dummy_events=dummy_events,
         sender=sender,
         incoming_edus=incoming_edus,
         outgoing_edus=outgoing_edus,
