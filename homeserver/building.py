@@ -99,6 +99,7 @@ from storage.key_backup import KeyBackupRepository
 from storage.presence import PresenceRepository
 from storage.pushers import PusherRepository
 from storage.relations import RelationRepository
+from storage.remote_device_lists import RemoteDeviceListRepository
 from storage.reports import ReportRepository
 from storage.rooms import RoomRepository
 from storage.server_keys import ServerKeyRepository
@@ -376,6 +377,7 @@ async def build_server(
             device_keys=device_keys,
             device_lists=device_lists,
             device_list_rows=device_list_rows,
+            remote_lists=RemoteDeviceListRepository(pool),
             to_device=to_device,
         )
     )

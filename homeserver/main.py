@@ -117,6 +117,7 @@ async def _clean_forever(server: Server) -> None:
             await server.to_device.clean()
             await server.device_keys.clean()
             await server.federation.sender.clean()
+            await server.federation.cached_keys.clean()
         except CONNECTION_ERRORS as error:
             log.warning("not cleaned up, trying again later", error=repr(error))
 

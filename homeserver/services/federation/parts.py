@@ -14,14 +14,15 @@ from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.federation.backfill import Backfill
 from homeserver.services.federation.closest_events import ClosestEvents
 from homeserver.services.federation.dummy_events import DummyEvents
+from homeserver.services.federation.edus.cached_keys import CachedKeys
 from homeserver.services.federation.edus.device_lists import FederationLists
 from homeserver.services.federation.edus.encryption import (
     DurableEdus,
     FederationDevices,
-    FederationKeys,
     IncomingEncryption,
 )
 from homeserver.services.federation.edus.incoming import IncomingEdus
+from homeserver.services.federation.edus.keys import FederationKeys
 from homeserver.services.federation.edus.outgoing import OutgoingEdus
 from homeserver.services.federation.foreign_rooms import ForeignRooms
 from homeserver.services.federation.guarded_sending import GuardedSending
@@ -62,6 +63,7 @@ from matrix.signatures import SigningKey
 from storage.device_lists import DeviceListRepository
 from storage.events import EventRepository
 from storage.federation import FederationRepository
+from storage.remote_device_lists import RemoteDeviceListRepository
 from storage.rooms import RoomRepository
 from storage.snapshots import SnapshotRepository
 
@@ -102,6 +104,7 @@ class Surroundings:
     device_keys: DeviceKeys
     device_lists: DeviceLists
     device_list_rows: DeviceListRepository
+    remote_lists: RemoteDeviceListRepository
     to_device: ToDevice
 
 
@@ -132,6 +135,7 @@ class FederationParts:
     closest_events: ClosestEvents
     dummy_events: DummyEvents
     sender: Sender
+    cached_keys: CachedKeys
     incoming_edus: IncomingEdus
     outgoing_edus: OutgoingEdus
     branches: Branches
@@ -219,12 +223,23 @@ def build_federation(around: Surroundings) -> FederationParts:
     around.receipts.observers.append(outgoing_edus.on_receipt)
     around.presence.local_observers.append(outgoing_edus.on_presence)
     incoming_edus = IncomingEdus(around.registry, around.typing, around.receipts, around.presence)
+    cached_keys = CachedKeys(
+        FederationKeys(around.transport),
+        around.transport,
+        around.remote_lists,
+        around.stream,
+        server_name=around.server_name,
+    )
     incoming_encryption = IncomingEncryption(
-        around.to_device, around.device_lists, around.user_rooms, server_name=around.server_name
+        around.to_device,
+        around.device_lists,
+        around.user_rooms,
+        cached_keys,
+        server_name=around.server_name,
     )
     incoming_edus.handlers |= incoming_encryption.handlers
     if around.options.enabled:
-        around.device_keys.remote = FederationKeys(around.transport)
+        around.device_keys.remote = cached_keys
         around.to_device.remote = FederationDevices(sender)
         around.device_lists.remote = FederationLists(
             around.device_list_rows,
@@ -249,6 +264,7 @@ def build_federation(around: Surroundings) -> FederationParts:
         closest_events=ClosestEvents(around.timelines, around.events, backfill, around.transport),
         dummy_events=dummy_events,
         sender=sender,
+        cached_keys=cached_keys,
         incoming_edus=incoming_edus,
         outgoing_edus=outgoing_edus,
         branches=branches,
