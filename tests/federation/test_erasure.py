@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 import pytest
 
+from benchmarks.authority import Authority
 from matrix.pdu import parse_pdu
 from matrix.room_versions import ROOM_VERSIONS
 from tests.client import Homeserver, User
 from tests.client_api.test_erasure import SECRET, deactivate
-from tests.federation.authority import Authority
 from tests.federation.conftest import name_of
 from tests.federation.peer import Peer, running_peer
 from tests.federation.test_hostile_events import Intruder

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import pytest
 from aiohttp import web
 
+from benchmarks.authority import Authority
 from config.schema import Caches
 from homeserver.services.federation.dummy_events import DELAY_MS, MAX_EXTREMITIES
 from matrix.hashes import content_hash
@@ -22,7 +23,6 @@ from matrix.room_versions import ROOM_VERSIONS
 from matrix.signatures import SigningKey, sign_event
 from tests.client import Answer, Homeserver, User
 from tests.client_api.support import page_through, state_event
-from tests.federation.authority import Authority
 from tests.federation.conftest import MakeServer, name_of
 from tests.federation.peer import Peer, json, running_peer
 
