@@ -30,7 +30,7 @@ from matrix.relations import THREAD, kept_relation
 from storage.events import EventKind, StoredEvent
 from storage.federation import DestinationRow
 from storage.relations import RelationRow, with_child
-from storage.rooms import MembershipRow, StateKeyRow
+from storage.rooms import MembershipRow, ResolvedRow, StateKeyRow
 from storage.snapshots import NewSnapshot
 from storage.stream import Redaction, Writes
 from storage.unread import MAIN
@@ -229,6 +229,12 @@ class Acceptance:
             event.extremities = [*(extremity.position for extremity in placement.beside), event.position]
         tip.extremities = [*placement.beside, Extremity.of(event)]
         tip.depth = max(extremity.depth for extremity in tip.extremities)
+        if room.local_joined:
+            writes.resolved += [
+                ResolvedRow(room.room, self._number(room, key, writes), event.position)
+                for key, changed in changes.items()
+                if changed is not event
+            ]
         self._change_state(room, changes, event.position, writes)
         return changes
 

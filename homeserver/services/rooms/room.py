@@ -201,9 +201,10 @@ class Room:
         if len(self.timeline) >= 2 * TIMELINE_EVENTS:
             self.timeline_after = self.timeline[-TIMELINE_EVENTS - 1].position
             del self.timeline[:-TIMELINE_EVENTS]
+        was_here = bool(self.local_joined)  # who comes to a room now is told all of its state
         for key, changed in changes.items():
             self._publish_state(key, changed)
-            if changed is not event and self.last_position:
+            if changed is not event and was_here:
                 self.resolved[key] = event.position
         self.last_position = self.changed_position = event.position
         self.notify_count = event.notify_count
