@@ -172,7 +172,7 @@ async def test_a_long_history_is_folded_in_groups_and_loses_nothing(site: Site, 
         answer = (await ask_api(site, alice, room_id, range="2h")).ok()
         assert "We decided to sell the old tractor to the museum." in texts(answer)
         assert all(fold <= MAX_FACTS for fold in folds(model))
-        assert len(folds(model)) > 2
+        assert len(folds(model)) >= 2
 
 
 def folds(model: ModelServer) -> list[int]:
