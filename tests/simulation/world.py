@@ -51,6 +51,7 @@ class SimServer:
     server: Server | None = None
     database: Database | None = None
     tasks: tuple[asyncio.Task[None], ...] = ()
+    omit_from_events: int = 0
 
     async def start(self) -> None:
         """Comes (back) to life on its data."""
@@ -72,10 +73,13 @@ class SimServer:
             )
         sender = server.federation.sender
         await sender.open(server.stream.current)
+        # Whether those who join are told the members is the simulation's choice.
+        server.federation.resident.omit_from_events = self.omit_from_events
         self.server, self.database = server, database
         self.tasks = tuple(asyncio.create_task(work) for work in (server.stream.run(), sender.persist_forever()))
         self.internet.servers[self.name] = server
         self.internet.keys[self.name] = server.signing_key
+        await server.federation.partial_rooms.open()
 
     async def crash(self) -> None:
         """Ends at once, in the middle of whatever it does."""
@@ -84,6 +88,7 @@ class SimServer:
         del self.internet.servers[self.name]
         self.database.abandon()
         self.server.federation.sender.abandon()
+        self.server.federation.partial_rooms.abandon()
         for task in self.tasks:
             task.cancel()
         await asyncio.wait(self.tasks)
@@ -223,7 +228,9 @@ class World:
 
     def _is_busy(self) -> bool:
         return self.internet.under_way > 0 or any(
-            server.server is not None and server.server.federation.sender.is_busy for server in self.servers
+            server.server is not None
+            and (server.server.federation.sender.is_busy or server.server.federation.partial_rooms.is_busy)
+            for server in self.servers
         )
 
     async def _last_words(self, room_id: str) -> None:

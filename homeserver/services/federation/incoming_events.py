@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from homeserver.logs import get_logger
 from homeserver.services.errors import MatrixError
+from homeserver.services.federation.holding import Holding
 from homeserver.services.federation.missing_events import MissingEvents
 from homeserver.services.federation.receiving import Done, Dropped, Receiving
 from homeserver.services.federation.verification import Verification, Verified
@@ -41,7 +42,9 @@ class IncomingEvents:
         verification: Verification,
         missing_events: MissingEvents,
         receiving: Receiving,
+        holding: Holding,
     ) -> None:
+        self._holding = holding
         self._registry = registry
         self._events = events
         self._verification = verification
@@ -80,6 +83,9 @@ class IncomingEvents:
         verified = await self._verification.verify(events, room.version)
         taken: list[Done] = []
         async with self.lock(room_id):
+            if reason is None and (held := await self._hold(origin, room_id, verified)) is not None:
+                results.update(held)
+                return
             await self._load_known([one for one in verified if isinstance(one, Verified)])
             for event, one in zip(events, verified, strict=True):
                 if isinstance(one, InvalidPdu):
@@ -101,6 +107,20 @@ class IncomingEvents:
         for done in taken:
             if done.cancelled() or done.exception() is not None:
                 raise MatrixError(503, "M_UNKNOWN", "The events could not be stored")
+
+    async def _hold(
+        self, origin: str, room_id: str, verified: Sequence[Verified | InvalidPdu]
+    ) -> dict[str, dict[str, Any]] | None:
+        """What is answered to events of a room that lacks members, where they are kept for later; None elsewhere."""
+        room = await self._room(room_id)
+        if room.partial is None:
+            return None
+        return await self._holding.hold(room, origin, [one for one in verified if isinstance(one, Verified)])
+
+    async def receive_held(self, origin: str, room_id: str, pdu: Pdu) -> Done | None:
+        """Takes in an event that was held back. The caller holds the room's lock. Raises Dropped, RemoteFailure."""
+        await self._events.load_ids({pdu.event_id, *pdu.prev_events, *pdu.auth_events})
+        return await self._receive_one(origin, room_id, Verified(pdu, frozenset()))
 
     async def _joined_meanwhile(self, room_id: str) -> Room | None:
         """The room, once a user's join of it that is under way is done: events that follow it may come before that."""

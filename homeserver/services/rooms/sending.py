@@ -55,15 +55,16 @@ class Sending:
     ) -> list[StoredEvent]:
         """Makes the events that `drafts` wants, reading what is not in memory first; returns when they are durable.
 
-        `drafts` is called anew with the room each time, and nothing happens between its last call and the events.
+        `drafts` is called anew with the room each time, and nothing happens between its last call and the events. It
+        may raise NotLoaded too.
         """
         for _ in range(MAX_LOADS):
             if room.stale:
                 room = await self._access.access_room(room.room_id)
-            wanted = drafts(room)
-            if not wanted:
-                return []
             try:
+                wanted = drafts(room)
+                if not wanted:
+                    return []
                 made, done = self._authoring.author(room, wanted, writes)
             except NotLoaded as missing:
                 await self._missing.load(missing)
