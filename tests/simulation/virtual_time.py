@@ -89,6 +89,17 @@ def real_time() -> Iterator[None]:
         loop.in_flight -= 1
 
 
+def count_connecting(pool: asyncpg.Pool) -> None:
+    """Counts connections that are being made as in flight: the pool closes those that were idle for some minutes."""
+    connect = pool._connect
+
+    async def counted(*args: Any, **more: Any) -> Any:
+        with real_time():
+            return await connect(*args, **more)
+
+    pool._connect = counted
+
+
 class CountedConnection(asyncpg.Connection):  # type: ignore[misc]
     """A connection whose queries are counted as in flight."""
 
