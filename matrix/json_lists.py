@@ -44,6 +44,7 @@ class ListSplitter:
         self._count = 0
         self._step = self._begin
         self._items: list[tuple[str, bytes]] = []
+        self._enough = 0
 
     def feed(self, data: bytes) -> list[tuple[str, bytes]]:
         """Takes the next piece of the text; returns the items that are whole by now, with their lists. Raises
@@ -51,6 +52,18 @@ class ListSplitter:
         """
         self._buffer += data
         self._items = []
+        if len(self._buffer) >= self._enough:
+            self._go_on()
+        if len(self._buffer) > self._limit:
+            raise JsonError("an item is too long")
+        return self._items
+
+    @property
+    def _limit(self) -> int:
+        """How much text may wait for its end."""
+        return MAX_ITEM_BYTES if self._list is not None else MAX_REST_BYTES
+
+    def _go_on(self) -> None:
         try:
             while True:
                 self._skip_blanks()
@@ -58,18 +71,20 @@ class ListSplitter:
         except _NeedsMore:
             del self._buffer[: self._at]
             self._at = 0
-        if len(self._buffer) > (MAX_ITEM_BYTES if self._list is not None else MAX_REST_BYTES):
-            raise JsonError("an item is too long")
-        return self._items
+            # What is not whole is looked at anew from its beginning, but not at each piece: that would take for ever.
+            self._enough = min(2 * len(self._buffer), self._limit)
 
-    def finish(self) -> dict[str, Any]:
-        """The object without the lists, at the end of the text; those that were not there are not in it, and those that
-        were are empty. Raises JsonError for a text that is not whole.
+    def finish(self) -> tuple[list[tuple[str, bytes]], dict[str, Any]]:
+        """The last items, and the object without its lists, at the end of the text.
+
+        A list that was not there is not in it, one that was is empty. Raises JsonError for a text that is not whole.
         """
+        self._items = []
+        self._go_on()
         if self._step != self._end or self._buffer:
             raise JsonError("the text ends too early, or too late")
         rest: dict[str, Any] = parse_json(bytes(self._rest))
-        return rest
+        return self._items, rest
 
     def _skip_blanks(self) -> None:
         match = _BLANK.match(self._buffer, self._at)

@@ -148,9 +148,10 @@ class FederationClient:
                 if len(waiting) >= TAKE_ITEMS:
                     await take(waiting)
                     waiting = []
-            if waiting:
-                await take(waiting)
-            return splitter.finish()
+            last, rest = splitter.finish()
+            if waiting or last:
+                await take([*waiting, *last])
+            return rest
         except JsonError as error:
             raise RemoteMisbehaved(destination, f"the answer is {error}") from None
 

@@ -56,9 +56,8 @@ class LargeRoom(Host):
         """The join of somebody."""
         create, _, rules = self.state[:3]
         user_id = f"@ghost{number}:{self.peer.name}"
-        return self.by(
-            user_id, MEMBER, {"membership": "join", "displayname": f"Ghost {number}"}, rules, [create, rules]
-        )
+        content = {"membership": "join", "displayname": f"Ghost {number}"}
+        return self.by(user_id, MEMBER, content, rules, [create, rules])
 
     def by(self, user_id: str, type: str, content: Any, before: Pdu, auth: list[Pdu]) -> Pdu:
         """An event of a member; a state event of their own where it is about membership."""

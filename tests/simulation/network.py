@@ -158,8 +158,10 @@ class SimulatedNetwork:
         """See `Transport.request_lists`."""
         splitter = ListSplitter(lists)
         answer = await self.request(destination, method, path, query=query, content=content)
-        await take(splitter.feed(orjson.dumps(answer)))
-        return splitter.finish()
+        items = splitter.feed(orjson.dumps(answer))
+        last, rest = splitter.finish()
+        await take([*items, *last])
+        return rest
 
     async def verify_keys(
         self, server_name: str, key_ids: Iterable[str], *, valid_at_ms: int
