@@ -17,6 +17,7 @@ import orjson
 import pytest
 from aiohttp import web
 
+from benchmarks.authority import Authority
 from config.schema import Listener
 from matrix.pdu import Pdu, build_pdu, parse_pdu
 from matrix.signatures import SigningKey
@@ -24,7 +25,6 @@ from storage.embedded import EmbeddedPostgres
 from tests.client import Homeserver, User
 from tests.client_api.support import encode, joined, state_event, state_of
 from tests.conftest import cloned_database, make_config, started
-from tests.federation.authority import Authority
 from tests.federation.conftest import federation_options, free_port
 from tests.federation.peer import Peer, json, raw, running_peer
 from tests.federation.test_hostile_rooms import VERSION, Host

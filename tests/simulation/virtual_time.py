@@ -108,6 +108,11 @@ class CountedConnection(asyncpg.Connection):  # type: ignore[misc]
         with real_time():
             return await super().execute(query, *args, timeout=timeout)
 
+    async def copy_records_to_table(self, *args: Any, **more: Any) -> Any:
+        """See asyncpg."""
+        with real_time():
+            return await super().copy_records_to_table(*args, **more)
+
     async def _execute(self, *args: Any, **more: Any) -> Any:
         with real_time():
             return await super()._execute(*args, **more)

@@ -107,14 +107,13 @@ class Outliers:
         placed: dict[str, Placed] = {}
         for ids in _chunks(list(packed)):
             placed.update({id: Placed.of(event) for id, event in (await self._events.load_ids(ids)).items()})
-        new = {event_id: one.auth_events for event_id, one in packed.items() if event_id not in placed}
-        uses = Counter(auth_id for auth_ids in new.values() for auth_id in set(auth_ids))
-        known = await self._events.load_ids([auth_id for auth_id in uses if auth_id not in new])
-        first = {event_id for event_id in new if packed[event_id].is_create}
+        ordered, uses = await asyncio.to_thread(_in_order, packed, placed)
+        known = await self._events.load_ids([id for id in uses if id in placed or id not in packed])
+        first = {event_id for event_id in ordered if packed[event_id].is_create}
         create_ids = first | {event_id for event_id, one in placed.items() if one.key == CREATE}
         known.update(await self._events.load_ids(create_ids - first))
         under_way: deque[asyncio.Future[None]] = deque()
-        for ids in _chunks(auth_order(new, first)) or [[]]:
+        for ids in _chunks(ordered) or [[]]:
             events = []
             for event_id in ids:
                 pdu = load_pdu(orjson.loads(packed[event_id].text), version, event_id)
@@ -188,6 +187,13 @@ class Outliers:
 
 def _chunks(items: Sequence[Item]) -> list[Sequence[Item]]:
     return [items[start : start + CHUNK_EVENTS] for start in range(0, len(items), CHUNK_EVENTS)]
+
+
+def _in_order(packed: Mapping[str, Packed], placed: Mapping[str, Placed]) -> tuple[list[str], Counter[str]]:
+    """Those of the events that are not placed yet, in the order of their auth events, and how often these are named."""
+    new = {event_id: one.auth_events for event_id, one in packed.items() if event_id not in placed}
+    first = {event_id for event_id in new if packed[event_id].is_create}
+    return auth_order(new, first), Counter(auth_id for auth_ids in new.values() for auth_id in set(auth_ids))
 
 
 def check_by_auth_events(
