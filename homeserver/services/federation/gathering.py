@@ -13,6 +13,7 @@ from typing import Final
 from homeserver.logs import get_logger
 from homeserver.services.federation.outliers import Packed
 from homeserver.services.federation.verification import Verification, Verified
+from homeserver.services.remote import RemoteMisbehaved
 from matrix.room_versions import RoomVersion
 
 log = get_logger(__name__)
@@ -21,6 +22,9 @@ MAX_STATE_EVENTS: Final = 200_000
 MAX_AUTH_CHAIN_EVENTS: Final = 200_000
 BATCHES_AT_ONCE: Final = 4
 """How many batches are checked side by side: each waits for the keys of its servers, of which some are slow."""
+
+MAX_CHECK_S: Final = 600.0
+"""How long the keys of all servers may take that have signed events of a state: some are slow, many are gone."""
 
 
 class Gathering:
@@ -65,9 +69,13 @@ class Gathering:
             if left_out:
                 log.info("events were left out of a room's state", room_id=self._room_id, count=left_out)
 
-    async def whole(self) -> None:
-        """Waits until all is checked."""
-        await asyncio.gather(*self._tasks)
+    async def whole(self, origin: str) -> None:
+        """Waits until all is checked that a server told. Raises RemoteMisbehaved where that takes for ever."""
+        try:
+            async with asyncio.timeout(MAX_CHECK_S):
+                await asyncio.gather(*self._tasks)
+        except TimeoutError:
+            raise RemoteMisbehaved(origin, "it told events whose keys cannot be had in time") from None
 
 
 def lists_of(state: str) -> Mapping[str, int]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from homeserver.logs import get_logger
+from homeserver.services.errors import MatrixError
 from homeserver.services.federation.receiving import Done, Dropped
 from homeserver.services.federation.verification import Verified
 from homeserver.services.remote import RemoteFailure
@@ -43,7 +44,10 @@ class Holding:
         return {one.pdu.event_id: answer for one in verified}
 
     async def release(self, room: Room, receive: Receive) -> None:
-        """Gives a room's events to `receive`, in the order in which they came, until none waits."""
+        """Gives a room's events to `receive`, in the order in which they came, until none waits.
+
+        One that cannot be taken in is let go of: it must not keep back the others. Raises MatrixError (503).
+        """
         while held := await self._repository.load_held(room.room, limit=RELEASED_AT_ONCE):
             taken: list[Done] = []
             for one in held:
@@ -53,5 +57,9 @@ class Holding:
                         taken.append(done)
                 except (Dropped, RemoteFailure) as error:
                     log.info("an event was dropped", event_id=pdu.event_id, origin=one.origin, reason=str(error))
+                except MatrixError as error:
+                    if error.status == 503:
+                        raise  # for now: all that waits is given on later
+                    log.warning("an event was dropped", event_id=pdu.event_id, origin=one.origin, reason=error.message)
             await asyncio.gather(*taken)
             await self._repository.delete_held([one.number for one in held])

@@ -26,8 +26,10 @@ from homeserver.services.federation.outliers import Outliers
 from homeserver.services.federation.partial_rooms import PartialRooms
 from homeserver.services.federation.receiving import Dropped, Receiving
 from homeserver.services.federation.verification import Verification, Verified
+from homeserver.services.remote import RemoteFailure, bad_gateway
 from homeserver.services.rooms.branches import State
 from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.missing_state import members_unknown
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import CREATE, Room, StateKey
 from matrix.identifiers import get_domain, is_server_name
@@ -89,12 +91,20 @@ class Joining:
 
                 done = await self._handshake.run("join", user_id, room_id, [*known, *servers], content, gather)
                 assert gathering is not None
-                await gathering.whole()
+                try:
+                    await gathering.whole(done.server)
+                except RemoteFailure as failure:
+                    raise bad_gateway(failure) from None
                 room = await self._registry.load(room_id)  # which may have gone out of memory meanwhile
                 return await self._take_over(room, done, gathering)
 
     async def join_through(self, room: Room, user_id: str, servers: Sequence[str], content: dict[str, Any]) -> None:
-        """Joins a user to a room that this server is in, but into which only another one can let them."""
+        """Joins a user to a room that this server is in, but into which only another one can let them.
+
+        Raises MatrixError, also while it is not known who is in the room: the join could not be judged here.
+        """
+        if room.partial is not None:
+            raise members_unknown()
         done = await self._handshake.run("join", user_id, room.room_id, servers, content)
         join = await self._accepted_join(done)
         await self._incoming.receive_own(done.server, room.room_id, join)

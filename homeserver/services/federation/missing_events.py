@@ -142,7 +142,7 @@ class MissingEvents:
         )
         for key in lists_of("pdus"):
             list_of(origin, rest, key, 0)
-        await gathering.whole()
+        await gathering.whole(origin)
 
     async def _fetch_single(self, origin: str, room: Room, event_ids: Collection[str]) -> None:
         async def fetch(event_id: str) -> Verified | None:

@@ -42,8 +42,8 @@ from storage.stream import Writes
 
 log = get_logger(__name__)
 
-ROOMS_AT_ONCE: Final = 2
-"""How many rooms are completed side by side: each takes memory for its members."""
+STATES_AT_ONCE: Final = 4
+"""How many rooms' states are fetched side by side: each takes memory for its members."""
 MAX_SERVERS_TRIED: Final = 20
 """How many servers are asked before there is a pause."""
 REVEALED_AT_ONCE: Final = 500
@@ -82,7 +82,7 @@ class PartialRooms:
         self._changes = changes
         self._notifier = notifier
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._gate = asyncio.Semaphore(ROOMS_AT_ONCE)
+        self._gate = asyncio.Semaphore(STATES_AT_ONCE)
         self._stopping = False
 
     async def open(self) -> None:
@@ -137,9 +137,8 @@ class PartialRooms:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                async with self._gate:
-                    if await self._try(row):
-                        return
+                if await self._try(row):
+                    return
             except (MatrixError, *CONNECTION_ERRORS) as error:
                 log.warning("a room could not be completed, trying again", room_id=row.room_id, reason=repr(error))
             await asyncio.sleep(pause_s)
@@ -150,13 +149,13 @@ class PartialRooms:
         room = await self._registry.load(row.room_id)
         if room is None or not room.local_joined:
             return await self._give_up(row)
-        members = {} if row.is_complete else await self._fetch(row, room)
+        members = {} if room.partial is None else await self._fetch(row, room)
         if members is None:
             return False
         async with self._incoming.lock(row.room_id):
             room = await self._registry.load(row.room_id)
             if room is not None and room.local_joined:
-                if room.partial is not None:
+                if room.partial is not None and room.partial.ground == row.ground:
                     await self._reveal(room, row, members)
                 await self._holding.release(
                     room, lambda origin, pdu: self._incoming.receive_held(origin, row.room_id, pdu)
@@ -182,7 +181,8 @@ class PartialRooms:
         servers = [server for server in row.servers if not room.domain.endswith(":" + server)]
         for server in servers[:MAX_SERVERS_TRIED]:
             try:
-                return await self._fetch_from(server, row, room)
+                async with self._gate:  # for one server at a time: a slow one does not hold up other rooms for long
+                    return await self._fetch_from(server, row, room)
             except RemoteFailure as failure:
                 log.info("a server did not tell who is in a room", room_id=row.room_id, reason=str(failure))
         return None

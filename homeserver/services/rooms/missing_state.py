@@ -13,6 +13,11 @@ MAX_WAIT_S = 20.0
 """For what needs the members of a room to be known, while they are not: little does."""
 
 
+def members_unknown() -> MatrixError:
+    """What is answered where it has to be known who is in a room, and is not yet."""
+    return MatrixError(503, "M_LIMIT_EXCEEDED", "It is not known yet who is in the room", {"retry_after_ms": 5000})
+
+
 class MissingState:
     """Brings it there."""
 
@@ -28,9 +33,7 @@ class MissingState:
         if missing.busy is not None:
             done, _ = await asyncio.wait((missing.busy,), timeout=MAX_WAIT_S)
             if not done:
-                raise MatrixError(
-                    503, "M_LIMIT_EXCEEDED", "It is not known yet who is in the room", {"retry_after_ms": 5000}
-                )
+                raise members_unknown()
         await self._events.load(missing.positions)
         for user_id in missing.users:
             await self._load_rules(user_id)
