@@ -100,6 +100,7 @@ from storage.partial_rooms import PartialRoomRepository
 from storage.presence import PresenceRepository
 from storage.pushers import PusherRepository
 from storage.relations import RelationRepository
+from storage.remote_device_lists import RemoteDeviceListRepository
 from storage.reports import ReportRepository
 from storage.rooms import RoomRepository
 from storage.server_keys import ServerKeyRepository
@@ -349,6 +350,7 @@ async def build_server(
             signing_key=signing_key,
             clock=clock,
             transport=network.transport,
+            web=network.web,
             key_ring=network.keys,
             backoff=network.destinations,
             metrics=metrics,
@@ -362,6 +364,8 @@ async def build_server(
             acceptance=acceptance,
             authoring=authoring,
             missing=missing_state,
+            sending=sending,
+            timelines=timelines,
             membership=membership,
             user_rooms=user_rooms,
             rooms=rooms,
@@ -375,6 +379,7 @@ async def build_server(
             device_keys=device_keys,
             device_lists=device_lists,
             device_list_rows=device_list_rows,
+            remote_lists=RemoteDeviceListRepository(pool),
             to_device=to_device,
         )
     )
@@ -430,7 +435,7 @@ async def build_server(
         room_tags=room_tags,
         user_directory=UserDirectory(listings),
         events=events,
-        event_views=EventViews(client_events, aggregations, clock),
+        event_views=EventViews(client_events, aggregations, events, clock),
         membership=membership,
         sending=sending,
         media=build_content_repository(config, database, clock, metrics, network.media, network.web),

@@ -94,6 +94,7 @@ async def running(
             server.appservices.registrations.follow_forever(),
             server.appservices.deliveries.save_forever(),
             server.federation.outgoing_edus.flush_forever(),
+            server.federation.dummy_events.run_forever(),
         ):
             stack.push_async_callback(_cancel, _background(loop))
         stack.push_async_callback(server.appservices.deliveries.stop)
@@ -119,6 +120,7 @@ async def _clean_forever(server: Server) -> None:
             await server.to_device.clean()
             await server.device_keys.clean()
             await server.federation.sender.clean()
+            await server.federation.cached_keys.clean()
         except CONNECTION_ERRORS as error:
             log.warning("not cleaned up, trying again later", error=repr(error))
 

@@ -41,6 +41,14 @@ class ReplacementRow(NamedTuple):
     replacement: int
 
 
+class ResolvedRow(NamedTuple):
+    """A state key, by its number, whose state changed at a position without an event of its own."""
+
+    room: int
+    key: int
+    position: int
+
+
 class StateKeyRow(NamedTuple):
     """The number `key` that a (type, state_key) pair has in a room's snapshots."""
 
@@ -81,7 +89,11 @@ WHERE room_id = $1
 HAS_MEMBERSHIP = "SELECT EXISTS (SELECT FROM memberships WHERE user_id = $1 AND room = $2 AND position = $3)"
 ROOM_IDS = "SELECT room, room_id FROM rooms WHERE room = ANY($1::int[])"
 LAST_ROOM = "SELECT coalesce(max(room), 0) FROM rooms"
-STATE_KEYS = "SELECT key, type, state_key FROM state_keys WHERE room = $1"
+STATE_KEYS = "SELECT key, type, state_key, resolved_position FROM state_keys WHERE room = $1"
+SET_RESOLVED = """
+UPDATE state_keys s SET resolved_position = n.position
+FROM unnest($1::int[], $2::int[], $3::bigint[]) n (room, key, position) WHERE s.room = n.room AND s.key = n.key
+"""
 MEMBERSHIPS_OF_ROOM = (
     "SELECT user_id, room, position, membership, forgotten FROM memberships WHERE room = $1 ORDER BY position"
 )
@@ -130,6 +142,12 @@ async def insert_state_keys(connection: asyncpg.Connection, rows: Sequence[State
     await connection.execute(INSERT_STATE_KEYS, *map(list, zip(*rows, strict=True)))
 
 
+async def set_resolved(connection: asyncpg.Connection, rows: Sequence[ResolvedRow]) -> None:
+    """Notes where keys' state was resolved, in one statement; of several for one key the last counts."""
+    newest = {(row.room, row.key): row for row in rows}
+    await connection.execute(SET_RESOLVED, *map(list, zip(*newest.values(), strict=True)))
+
+
 async def insert_aliases(connection: asyncpg.Connection, rows: Sequence[AliasRow]) -> None:
     """Writes aliases, which must be free, in one statement."""
     await connection.execute(INSERT_ALIASES, *map(list, zip(*rows, strict=True)))
@@ -168,9 +186,13 @@ class RoomRepository:
         """The highest room number in use; 0 without rooms."""
         return int(await self._pool.fetchval(LAST_ROOM))
 
-    async def load_state_keys(self, room: int) -> dict[tuple[str, str], int]:
-        """(type, state_key) -> its number in this room."""
-        return {(row["type"], row["state_key"]): row["key"] for row in await self._pool.fetch(STATE_KEYS, room)}
+    async def load_state_keys(self, room: int) -> tuple[dict[tuple[str, str], int], dict[tuple[str, str], int]]:
+        """(type, state_key) -> its number in this room; and where the state of some was resolved, by position."""
+        rows = await self._pool.fetch(STATE_KEYS, room)
+        return (
+            {(row["type"], row["state_key"]): row["key"] for row in rows},
+            {(row["type"], row["state_key"]): at for row in rows if (at := row["resolved_position"]) is not None},
+        )
 
     async def load_memberships_of_room(self, room: int) -> list[MembershipRow]:
         """Everyone's membership, oldest change first."""

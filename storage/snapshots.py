@@ -18,7 +18,7 @@ GROUND_DEPTH = 2**24
 """The depth of a *ground*: a state that another server told when this one came into a room.
 
 What stands on it has it for its last base and never merges it: a large state is written once, and what it lacks of the
-members of a room (docs/adr/0018) can be put into it later, beneath all that was built on it meanwhile.
+members of a room (docs/adr/0016) can be put into it later, beneath all that was built on it meanwhile.
 """
 EMPTY = 0
 GONE = 0

@@ -44,12 +44,14 @@ from storage.rooms import (
     AliasRow,
     MembershipRow,
     ReplacementRow,
+    ResolvedRow,
     RoomRow,
     StateKeyRow,
     insert_aliases,
     insert_rooms,
     insert_state_keys,
     replace_rooms,
+    set_resolved,
     upsert_memberships,
 )
 from storage.snapshots import HAS_SNAPSHOT, GroundRow, NewSnapshot, SnapshotRepository, insert_snapshots
@@ -133,6 +135,7 @@ class Writes:
         "redactions",
         "relations",
         "replacements",
+        "resolved",
         "room_highlights",
         "rooms",
         "signatures",
@@ -151,6 +154,7 @@ class Writes:
         self.rooms: list[RoomRow] = []
         self.aliases: list[AliasRow] = []
         self.state_keys: list[StateKeyRow] = []
+        self.resolved: list[ResolvedRow] = []
         self.memberships: list[MembershipRow] = []
         self.personal_counts: list[PersonalCountRow] = []
         self.thread_events: list[ThreadEventRow] = []
@@ -196,6 +200,7 @@ KINDS = (
     "rooms",
     "aliases",
     "state_keys",
+    "resolved",
     "memberships",
     "personal_counts",
     "thread_events",
@@ -305,6 +310,8 @@ class StreamRepository:
                 await insert_aliases(connection, rows)
             case "state_keys":
                 await insert_state_keys(connection, rows)
+            case "resolved":
+                await set_resolved(connection, rows)
             case "memberships":
                 await upsert_memberships(connection, rows)
             case "relations":

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
-import orjson
 
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.errors import InvalidParam, MissingParam
-from storage.events import StoredEvent
 
 MAX_NAMED_EVENTS = 100
 DEFAULT_LIMIT = 10
@@ -47,11 +45,8 @@ async def get_room_state(request: Request) -> Result:
     history = request.server.federation.history
     state = await history.state_before(request.origin, request.params["roomId"], _event_id(request))
     chain = await history.chain_of(state)
-    return b'{"pdus":[%s],"auth_chain":[%s]}' % (_joined(state), _joined(chain))
-
-
-def _joined(events: Iterable[StoredEvent]) -> bytes:
-    return b",".join(orjson.dumps(event.pdu.json) for event in events)
+    shown = [await history.serve(request.origin, request.params["roomId"], events) for events in (state, chain)]
+    return b'{"pdus":[%s],"auth_chain":[%s]}' % tuple(shown)
 
 
 async def get_room_state_ids(request: Request) -> Result:
@@ -67,10 +62,9 @@ async def get_room_state_ids(request: Request) -> Result:
 
 async def get_event_auth(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1event_authroomideventid"""
-    chain = await request.server.federation.history.auth_chain(
-        request.origin, request.params["roomId"], request.params["eventId"]
-    )
-    return b'{"auth_chain":[%s]}' % _joined(chain)
+    history, room_id = request.server.federation.history, request.params["roomId"]
+    chain = await history.auth_chain(request.origin, room_id, request.params["eventId"])
+    return b'{"auth_chain":[%s]}' % await history.serve(request.origin, room_id, chain)
 
 
 async def backfill_room(request: Request) -> Result:

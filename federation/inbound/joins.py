@@ -13,6 +13,9 @@ MAX_VERSIONS = 100
 
 async def _make(request: Request, step: Step) -> dict[str, Any]:
     params = request.params
+    if step != "leave":
+        # By user: servers with many of them are told apart from one that tries the doors of all rooms.
+        request.server.rate_limits.check("join", f"{step} of {params['userId']} at {request.origin}")
     versions = request.query_list("ver")[:MAX_VERSIONS] or ["1"]  # "Defaults to [1]."
     return await request.server.federation.resident.make(
         step, request.origin, params["roomId"], params["userId"], versions
@@ -60,6 +63,7 @@ async def make_knock(request: Request) -> Result:
 async def send_knock(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1send_knockroomideventid"""
     resident, params = request.server.federation.resident, request.params
+    request.server.rate_limits.check("join", f"knocks of {request.origin} on {params['roomId']}")
     await resident.accept("knock", request.origin, params["roomId"], params["eventId"], await request.json_object())
     room = await resident.access_room(request.origin, params["roomId"])
     shown = [event for type in STRIPPED_STATE if (event := room.pinned.get((type, ""))) is not None]

@@ -45,7 +45,7 @@ TAKE_ITEMS = 500
 # What users wait for is tried although the server failed before; the queues that work in the background do not try.
 _waited_for = re.compile(
     r"/_matrix/(?:federation/v\d/(?:make_|send_join|send_leave|send_knock|invite|query|publicRooms|hierarchy|media|user"
-    r"|timestamp_to_event|exchange_third_party_invite)|key/)"
+    r"|timestamp_to_event|exchange_third_party_invite)|key/|policy/)"
 )
 # Answers of a proxy whose server is gone.
 _DOWN = frozenset({502, 503, 504})

@@ -16,7 +16,7 @@ async def get_event_by_timestamp(request: Request) -> Result:
         raise InvalidParam("dir must be b or f")
     ts = request.query_integer("ts", 0)
     reader = await request.server.access.access_readable_room(request.requester.user_id, request.params["roomId"])
-    event = await request.server.timelines.closest(reader, ts=ts, backwards=query["dir"] == "b")
+    event = await request.server.federation.closest_events.find(reader, ts=ts, backwards=query["dir"] == "b")
     if event is None:
         raise NotFound("There is no event on this side of the timestamp")
     return {"event_id": event.event_id, "origin_server_ts": event.pdu.origin_server_ts}

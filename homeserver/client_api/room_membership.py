@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from homeserver.http.request import Request, Result, Route, convert
 from homeserver.services.errors import InvalidParam, NoIdentityServer
+from homeserver.services.federation.third_party_invites import Redeemed
 from matrix.identifiers import get_domain, is_server_name, is_user_id
 
 MAX_SERVERS = 20
@@ -17,6 +19,22 @@ class Reason(msgspec.Struct):
     """The body of leave and knock."""
 
     reason: str | None = None
+
+
+class ThirdPartySigned(msgspec.Struct):
+    """What a user shows to be invited: a token that the sender of the invitation gave out, signed for them."""
+
+    sender: str
+    mxid: str
+    token: str
+    signatures: dict[str, dict[str, str]]
+
+
+class JoinBody(msgspec.Struct):
+    """The body of join. `third_party_signed` is kept as it is, since all of it is signed."""
+
+    reason: str | None = None
+    third_party_signed: dict[str, Any] | None = None
 
 
 class ThirdParty(msgspec.Struct):
@@ -92,9 +110,14 @@ async def _resolve(request: Request) -> tuple[str, list[str]]:
 
 
 async def _join(request: Request, room_id: str, servers: Sequence[str] = ()) -> Result:
-    body = await request.body(Reason, optional=True)
-    request.server.rate_limits.check("join", request.requester.user_id)
-    await request.server.membership.join(request.requester.user_id, room_id, body.reason, servers)
+    body = await request.body(JoinBody, optional=True)
+    user_id = request.requester.user_id
+    request.server.rate_limits.check("join", user_id)
+    if body.third_party_signed is not None:
+        sender = convert(body.third_party_signed, ThirdPartySigned).sender
+        redeemed = Redeemed(room_id, sender, body.third_party_signed)
+        await request.server.federation.third_party_invites.redeem(user_id, redeemed)
+    await request.server.membership.join(user_id, room_id, body.reason, servers)
     return {"room_id": room_id}
 
 

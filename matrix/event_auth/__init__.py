@@ -9,12 +9,15 @@ from matrix.event_auth.check import check_event_auth
 from matrix.event_auth.common import AuthState, Rejection
 from matrix.event_auth.redaction import redaction_applies
 from matrix.event_auth.selection import auth_event_keys, check_auth_event_selection
+from matrix.event_auth.third_party_invite import InviteKey, find_invite_key
 
 __all__ = [
     "AuthState",
+    "InviteKey",
     "Rejection",
     "auth_event_keys",
     "check_auth_event_selection",
     "check_event_auth",
+    "find_invite_key",
     "redaction_applies",
 ]

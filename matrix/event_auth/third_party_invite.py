@@ -5,7 +5,7 @@ https://spec.matrix.org/v1.19/server-server-api/#third-party-invites
 """
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from matrix.event_auth.common import AuthContext, Rejection, get_membership
 from matrix.pdu import Pdu
@@ -15,6 +15,14 @@ from matrix.unpadded_base64 import decode_base64
 
 MAX_SIGNATURE_CHECKS: Final = 100
 """Bounds the work that one event can cause; real invites need one or two checks."""
+
+
+class InviteKey(NamedTuple):
+    """A key of an m.room.third_party_invite, and the address to ask at whether it is still good, if there is one."""
+
+    encoded: str
+    public_key: bytes
+    validity_url: str | None
 
 
 def check_third_party_invite(pdu: Pdu, levels: PowerLevels) -> Rejection | None:
@@ -50,36 +58,39 @@ def check_invite_by_third_party(pdu: Pdu, target: str, context: AuthContext) -> 
     if pdu.sender != promise.sender:
         return Rejection("the sender did not make the third party invite")
     # 5.4.1.7. "If any signature in signed matches any public key in the m.room.third_party_invite event, allow."
-    if _is_signed_by_any(signed, list(_get_public_keys(promise.content))):
+    if find_invite_key(signed, promise.content) is not None:
         return None
     # 5.4.1.8. "Otherwise, reject."
     return Rejection("the third party invite has no valid signature")
 
 
-def _get_public_keys(content: dict[str, Any]) -> Iterator[bytes]:
-    encoded = [content.get("public_key")]
-    public_keys = content.get("public_keys")
-    if isinstance(public_keys, list):
-        encoded.extend(entry.get("public_key") for entry in public_keys if isinstance(entry, dict))
-    for key in encoded:
-        if isinstance(key, str):
-            try:
-                yield decode_base64(key)
-            except ValueError:
-                continue  # a key that cannot be read matches no signature
-
-
-def _is_signed_by_any(signed: dict[str, Any], public_keys: list[bytes]) -> bool:
+def find_invite_key(signed: dict[str, Any], content: dict[str, Any]) -> InviteKey | None:
+    """Return the key of an m.room.third_party_invite, of which `content` is, that `signed` is signed with."""
     signatures = signed.get("signatures")
     if not isinstance(signatures, dict):
-        return False
+        return None
+    keys = list(_get_keys(content))
     checks = 0
     for server_name in signatures:
         for key_id in signature_key_ids(signed, server_name):
-            for public_key in public_keys:
+            for key in keys:
                 checks += 1
                 if checks > MAX_SIGNATURE_CHECKS:
-                    return False
-                if verify_json_signature(signed, server_name, key_id, public_key):
-                    return True
-    return False
+                    return None
+                if verify_json_signature(signed, server_name, key_id, key.public_key):
+                    return key
+    return None
+
+
+def _get_keys(content: dict[str, Any]) -> Iterator[InviteKey]:
+    entries = [content]
+    public_keys = content.get("public_keys")
+    if isinstance(public_keys, list):
+        entries.extend(entry for entry in public_keys if isinstance(entry, dict))
+    for entry in entries:
+        encoded, url = entry.get("public_key"), entry.get("key_validity_url")
+        if isinstance(encoded, str):
+            try:
+                yield InviteKey(encoded, decode_base64(encoded), url if isinstance(url, str) else None)
+            except ValueError:
+                continue  # a key that cannot be read matches no signature

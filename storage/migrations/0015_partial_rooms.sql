@@ -1,4 +1,4 @@
--- Rooms of other servers whose members are not all known yet (docs/adr/0018), and events that wait until they are.
+-- Rooms of other servers whose members are not all known yet (docs/adr/0016), and events that wait until they are.
 
 CREATE TABLE partial_rooms (
     room            integer PRIMARY KEY REFERENCES rooms,

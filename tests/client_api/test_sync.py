@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -231,6 +232,31 @@ async def test_an_event_tells_the_membership_of_its_reader_then(alice: User, bob
     events = {event["event_id"]: event for event in joined(await bob.sync(), room_id)["timeline"]["events"]}
     assert events[after]["unsigned"]["membership"] == "join"
     assert events[before]["unsigned"].get("membership", "leave") == "leave"
+
+
+async def test_so_do_all_other_answers(alice: User, bob: User) -> None:
+    room_id = await alice.create_room(preset="public_chat")
+    await alice.set_state(room_id, "m.room.history_visibility", {"history_visibility": "world_readable"})
+    memberships = [(await alice.send(room_id, "before"), "leave")]
+    (await alice.in_room("POST", room_id, "invite", {"user_id": bob.user_id})).ok()
+    memberships.append((await alice.send(room_id, "invited"), "invite"))
+    await bob.join(room_id)
+    memberships.append((await alice.send(room_id, "joined"), "join"))
+    since = (await bob.sync())["next_batch"]
+    (await bob.in_room("POST", room_id, "leave", {})).ok()
+    page = (await bob.in_room("GET", room_id, "messages", dir="b", limit=20)).ok()["chunk"]
+    shown = {event["event_id"]: event["unsigned"].get("membership") for event in page}
+    assert [(event_id, shown[event_id]) for event_id, _ in memberships] == memberships
+    assert [e["unsigned"]["membership"] for e in page if e.get("state_key") == bob.user_id] == [
+        "leave",
+        "join",
+        "invite",
+    ]
+    event_id, membership = memberships[1]
+    event = (await bob.in_room("GET", room_id, f"event/{quote(event_id, safe='')}")).ok()
+    assert event["unsigned"]["membership"] == membership
+    left = (await bob.sync(since))["rooms"]["leave"][room_id]["timeline"]["events"]
+    assert left[-1]["unsigned"]["membership"] == "leave"
 
 
 async def test_knocks_have_a_section_of_their_own(alice: User, bob: User) -> None:

@@ -128,6 +128,23 @@ async def test_a_knock_is_heard(make_server: MakeServer) -> None:
     (await bob.request("POST", f"join/{quote(room_id, safe='')}", {})).ok()
 
 
+async def test_history_is_searched_by_time(make_server: MakeServer) -> None:
+    alice, bob = await two_users(make_server)
+    room_id = await alice.create_room(preset="public_chat")
+    early = [await alice.send(room_id, f"early {number}") for number in range(3)]
+    (await bob.request("POST", f"join/{quote(room_id, safe='')}?via={name_of(alice.homeserver)}", {})).ok()
+    event = (await alice.in_room("GET", room_id, f"event/{quote(early[1], safe='')}")).ok()
+    for direction in "bf":
+        path = f"/_matrix/client/v1/rooms/{quote(room_id, safe='')}/timestamp_to_event"
+        told = (await bob.request("GET", path, ts=event["origin_server_ts"], dir=direction)).ok()
+        assert told == (await alice.request("GET", path, ts=event["origin_server_ts"], dir=direction)).ok()
+        assert told["event_id"] in early
+        around = (await bob.in_room("GET", room_id, f"context/{quote(told['event_id'], safe='')}")).ok()
+        assert around["events_before"]
+        assert around["events_after"]
+    assert (await bob.request("GET", path, ts=0, dir="b")).status == 404
+
+
 async def test_history_is_fetched_when_it_is_read(make_server: MakeServer) -> None:
     alice, bob = await two_users(make_server)
     room_id = await alice.create_room(preset="public_chat")

@@ -5,21 +5,26 @@ https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from aiohttp import web
 
+from benchmarks.authority import Authority
+from config.schema import Caches
+from homeserver.services.federation.dummy_events import DELAY_MS, MAX_EXTREMITIES
 from matrix.hashes import content_hash
 from matrix.pdu import EventReference, Pdu, build_pdu, parse_pdu
 from matrix.room_versions import ROOM_VERSIONS
 from matrix.signatures import SigningKey, sign_event
 from tests.client import Answer, Homeserver, User
 from tests.client_api.support import page_through, state_event
-from tests.federation.conftest import name_of
-from tests.federation.peer import Peer, json
+from tests.federation.conftest import MakeServer, name_of
+from tests.federation.peer import Peer, json, running_peer
 
 _numbers = itertools.count(1)
 
@@ -337,3 +342,91 @@ async def test_an_event_of_one_room_is_no_child_of_another_rooms(alice: User, pe
     assert (await intruder.send(event)).ok() == {"pdus": {event.event_id: {}}}
     after = (await alice.in_room("GET", private, path)).ok()
     assert after["unsigned"].get("m.relations") is None
+
+
+async def test_a_slow_server_keeps_nobody_from_speaking(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def hang(_request: web.BaseRequest) -> web.StreamResponse:
+        asked.set()
+        await answered.wait()
+        return web.json_response({"events": []})
+
+    peer.handlers["/_matrix/federation/v1/get_missing_events/"] = hang
+    unknown = intruder.event()
+    sending = asyncio.create_task(intruder.send(intruder.event(prev_events=[unknown.reference])))
+    async with asyncio.timeout(5):
+        await asked.wait()
+        said = await alice.send(intruder.room_id, "I do not wait")
+    assert await is_shown(alice, intruder.room_id, said)
+    assert not sending.done()
+    answered.set()
+    ((_, result),) = (await sending).ok()["pdus"].items()
+    assert "error" in result
+
+
+async def test_many_branches_are_brought_together_when_nobody_speaks(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    for number in range(MAX_EXTREMITIES + 2):
+        await intruder.send(intruder.event(content={"body": str(number)}))
+    assert alice.homeserver.running is not None
+    server = alice.homeserver.running.server
+    dummy_events = server.federation.dummy_events
+    await dummy_events.send_due(server.clock())  # somebody might still speak
+    newest = (await alice.in_room("GET", intruder.room_id, "messages", dir="b", limit=1)).ok()["chunk"][0]
+    assert newest["content"] == {"body": str(MAX_EXTREMITIES + 1)}
+    for _ in range(2):
+        await dummy_events.send_due(server.clock() + DELAY_MS)
+    newest, before = (await alice.in_room("GET", intruder.room_id, "messages", dir="b", limit=2)).ok()["chunk"]
+    assert (newest["type"], newest["sender"]) == ("org.matrix.dummy_event", alice.user_id)
+    assert before["content"] == {"body": str(MAX_EXTREMITIES + 1)}
+    path = f"/_matrix/federation/v1/event/{quote(newest['event_id'], safe='')}"
+    (event,) = (await peer.ask(name_of(alice.homeserver), "GET", path)).ok()["pdus"]
+    assert len(event["prev_events"]) == MAX_EXTREMITIES + 2
+
+
+async def test_what_resolution_changes_is_told_after_a_restart_too(
+    alice: User, peer: Peer, authority: Authority
+) -> None:
+    levels = {"events": {"m.room.topic": 0}, "users": {alice.user_id: 100, f"@mallory:{peer.name}": 50}}
+    intruder = await enter(alice, peer, topic="old", power_level_content_override=levels)
+    async with running_peer(authority, "127.0.0.1") as another:
+        eve = await Intruder.enter(another, alice.homeserver, intruder.room_id)
+        await eve.send(eve.event("m.room.topic", {"topic": "new"}, state_key=""))
+        since = (await alice.sync())["next_batch"]
+        auth = [eve.state["m.room.create", ""], eve.state["m.room.power_levels", ""], intruder.join, eve.join]
+        kick = intruder.event(
+            "m.room.member",
+            {"membership": "leave"},
+            state_key=eve.user_id,
+            prev_events=[eve.join.reference],
+            auth_events=[pdu.reference for pdu in auth],
+            depth=eve.join.depth + 1,
+        )
+        (await intruder.send(kick)).ok()
+        for _ in range(2):
+            state = (await alice.sync(since))["rooms"]["join"][intruder.room_id]["state"]["events"]
+            assert [e["content"]["topic"] for e in state if e["type"] == "m.room.topic"] == ["old"]
+            assert alice.homeserver.running is not None  # the room is read anew, as after a restart
+            (await alice.homeserver.running.server.access.access_room(intruder.room_id)).stale = True
+
+
+async def test_a_room_that_cannot_be_resolved_holds_up_no_other(make_server: MakeServer, peer: Peer) -> None:
+    few = 16
+    server = await make_server(caches=Caches(rooms=few, events=few, snapshots=few, tokens=few, users=few))
+    alice = await server.register()
+    levels = {"events": {"m.room.topic": 0}, "users": {alice.user_id: 100, f"@mallory:{peer.name}": 50}}
+    damaged = await enter(alice, peer, power_level_content_override=levels)
+    other = await enter(alice, peer)
+    await damaged.send(damaged.event("m.room.topic", {"topic": "one"}, state_key=""))
+    for number in range(2 * few):  # until the damaged event has gone out of memory
+        await alice.send(other.room_id, str(number))
+    assert server.running is not None
+    rules = damaged.state["m.room.join_rules", ""].event_id
+    pool = server.running.server.database.pool
+    await pool.execute("UPDATE events SET event_id = 'lost' WHERE event_id = $1", rules)
+    lost, good = damaged.event("m.room.topic", {"topic": "two"}, state_key=""), other.event()
+    results = (await damaged.send(lost, good)).ok()["pdus"]
+    assert results == {lost.event_id: {"error": "Auth events of the room are missing"}, good.event_id: {}}
+    assert await is_shown(alice, other.room_id, good.event_id)

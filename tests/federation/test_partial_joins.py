@@ -1,4 +1,4 @@
-"""Rooms that are joined before it is known who is in them (docs/adr/0018).
+"""Rooms that are joined before it is known who is in them (docs/adr/0016).
 
 https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid
 """

@@ -149,13 +149,18 @@ async def test_a_list_of_rooms_is_checked(peer: Peer, alice: User) -> None:
 
 
 async def test_strangers_may_not_send_this_server_around_without_end(make_server: MakeServer, peer: Peer) -> None:
-    weft = await make_server(rate_limits=RateLimits(federation=RateLimit(0.001, 3)))
+    limits = RateLimits(federation=RateLimit(0.001, 5), join=RateLimit(0.001, 1))
+    weft = await make_server(rate_limits=limits)
+    for user, status in (("a", 404), ("a", 429), ("b", 404)):  # by user, as for one's own
+        uri = f"/_matrix/federation/v1/make_knock/{quote('!none', safe='')}/{quote(f'@{user}:{peer.name}', safe='')}"
+        assert (await peer.ask(name_of(weft), "GET", f"{uri}?ver=12")).status == status
     peer.handlers[f"{QUERY}/profile"] = peer.handlers[f"{QUERY}/directory"] = json({}, status=404)
     peer.handlers[ROOMS] = json({"chunk": []})
     client = "/_matrix/client/v3"
     (await weft.request("GET", f"{client}/profile/{quote(f'@a:{peer.name}')}")).error(404, "M_NOT_FOUND")
     (await weft.request("GET", f"{client}/directory/room/{quote(f'#a:{peer.name}')}")).error(404, "M_NOT_FOUND")
-    (await weft.request("GET", f"{client}/publicRooms", server=peer.name)).ok()
+    for _ in range(3):
+        (await weft.request("GET", f"{client}/publicRooms", server=peer.name)).ok()
     (await weft.request("GET", f"{client}/publicRooms", server=peer.name)).error(429, "M_LIMIT_EXCEEDED")
     (await weft.request("GET", f"{client}/profile/{quote(f'@b:{peer.name}')}")).error(429, "M_LIMIT_EXCEEDED")
     (await weft.request("GET", f"{client}/profile/{quote(f'@b:{name_of(weft)}')}")).error(404, "M_NOT_FOUND")

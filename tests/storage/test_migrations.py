@@ -79,4 +79,4 @@ async def test_a_migration_that_fails_leaves_nothing_behind(
     with pytest.raises(asyncpg.DivisionByZeroError):
         await migrate(connection)
     assert await connection.fetchval("SELECT to_regclass('half')") is None
-    assert await connection.fetchval("SELECT max(number) FROM migrations") == len(migrations())
+    assert await connection.fetchval("SELECT max(number) FROM migrations") == migrations()[-1][0]

@@ -145,11 +145,10 @@ class DeviceKeys:
         answer["failures"] = {}
         answers = await asyncio.gather(*(self._query_remote(*item, timeout_ms) for item in by_server.items()))
         remote = dict(zip(by_server, answers, strict=True))
-        for server, found in remote.items():
-            if isinstance(found, RemoteFailure):
-                answer["failures"][server] = _failure(found)
-            else:
-                _add_remote(answer, found, by_server[server])
+        for server, (found, failure) in remote.items():
+            if failure is not None:
+                answer["failures"][server] = _failure(failure)
+            _add_remote(answer, found, by_server[server])
         if remote:
             await self._add_own_signatures(answer, asker, [user for users in by_server.values() for user in users])
         return answer
@@ -181,13 +180,10 @@ class DeviceKeys:
 
     async def _query_remote(
         self, server: str, wanted: Mapping[str, Sequence[str]], timeout_ms: int
-    ) -> dict[str, Any] | RemoteFailure:
+    ) -> tuple[dict[str, Any], RemoteFailure | None]:
         if self.remote is None:
-            return NoFederation(server)
-        try:
-            return await self.remote.query(server, wanted, timeout_ms=min(timeout_ms, MAX_REMOTE_TIMEOUT_MS))
-        except RemoteFailure as failure:
-            return failure
+            return {}, NoFederation(server)
+        return await self.remote.query(server, wanted, timeout_ms=min(timeout_ms, MAX_REMOTE_TIMEOUT_MS))
 
     async def _add_own_signatures(self, answer: dict[str, Any], asker: str, user_ids: Collection[str]) -> None:
         """Adds to other servers' users' keys what the asker has signed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from homeserver.services.remote import RemoteFailure
 from homeserver.services.rooms.user_rooms import UserRoom
 from storage.stream import Writes
 
@@ -12,17 +13,19 @@ C = TypeVar("C")
 
 
 class RemoteKeys(Protocol):
-    """Asks other servers for their users' keys. Both raise `RemoteFailure`, and check nothing of what comes back."""
+    """Finds keys of other servers' users, and checks nothing of what their servers say."""
 
-    async def query(self, server: str, wanted: Mapping[str, Sequence[str]], *, timeout_ms: int) -> dict[str, Any]:
-        """The answer to a query for user ID -> device IDs, none for all.
+    async def query(
+        self, server: str, wanted: Mapping[str, Sequence[str]], *, timeout_ms: int
+    ) -> tuple[dict[str, Any], RemoteFailure | None]:
+        """The answer to a query for user ID -> device IDs, none for all; and why some of it could not be had.
 
         https://spec.matrix.org/v1.19/server-server-api/#post_matrixfederationv1userkeysquery
         """
         ...
 
     async def claim(self, server: str, wanted: Mapping[str, Mapping[str, str]], *, timeout_ms: int) -> dict[str, Any]:
-        """The answer to a claim for user ID -> device ID -> algorithm.
+        """The answer to a claim for user ID -> device ID -> algorithm. Raises RemoteFailure.
 
         https://spec.matrix.org/v1.19/server-server-api/#post_matrixfederationv1userkeysclaim
         """

@@ -9,10 +9,13 @@ from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
+import orjson
+
 from homeserver.services.errors import Forbidden, NotFound
 from homeserver.services.federation.resident import Resident
 from homeserver.services.rooms.access import HISTORY_VISIBILITY, Access
 from homeserver.services.rooms.branches import Branches, State
+from homeserver.services.rooms.erasure import served_json
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import Room
 from homeserver.services.rooms.timelines import MAX_POSITION
@@ -80,6 +83,11 @@ class History:
         """The auth chain of an event. Raises Forbidden, NotFound."""
         room = await self.access_room(origin, room_id)
         return await self._resident.auth_chain([await self.access_event(origin, event_id, room)])
+
+    async def serve(self, origin: str, room_id: str, events: Iterable[StoredEvent]) -> bytes:
+        """State events as another server is served them: JSON, the members of an array."""
+        erased = await self._access.erased_for_server(await self.access_room(origin, room_id), origin)
+        return b",".join(orjson.dumps(served_json(event, erased)) for event in events)
 
     async def chain_of(self, events: Sequence[StoredEvent]) -> list[StoredEvent]:
         """The auth chains of a state."""
@@ -155,11 +163,12 @@ class History:
         https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-6
         """
         visibility = room.pinned.get(HISTORY_VISIBILITY)
+        erased = await self._access.erased_for_server(room, origin)
         is_shared = visibility is None or (
             visibility.replaces is None and visibility_of(visibility.pdu.content) in (SHARED, WORLD_READABLE)
         )
         if is_shared and origin in room.servers:
-            return [event.pdu.json for event in events]
+            return [served_json(event, erased) for event in events]
         shown = []
         verdicts: dict[int, bool] = {}
         for event in events:
@@ -167,7 +176,8 @@ class History:
             if verdict is None:
                 verdict = verdicts[event.snapshot] = await self._may_see(origin, room, event)
             is_own = get_domain(event.pdu.sender) == origin
-            shown.append(event.pdu.json if verdict or is_own else redact_event(event.pdu.json, room.version))
+            seen = verdict or is_own
+            shown.append(served_json(event, erased) if seen else redact_event(event.pdu.json, room.version))
         return shown
 
     async def _may_see(self, origin: str, room: Room, event: StoredEvent) -> bool:

@@ -1,7 +1,7 @@
 """Events of other servers in a room whose members are not known yet: they wait until they can be judged.
 
 What they do is not known before that: their senders may be banned, their state may be another one than it seems. They
-are durable, so their server need not send them again, and keep their order (docs/adr/0018).
+are durable, so their server need not send them again, and keep their order (docs/adr/0016).
 """
 
 from __future__ import annotations

@@ -14,9 +14,11 @@ from homeserver.logs import get_logger
 from homeserver.services.errors import MatrixError
 from homeserver.services.federation.holding import Holding
 from homeserver.services.federation.missing_events import MissingEvents
+from homeserver.services.federation.policy_servers import PolicyServers
 from homeserver.services.federation.receiving import Done, Dropped, Receiving
 from homeserver.services.federation.verification import Verification, Verified
 from homeserver.services.remote import RemoteFailure
+from homeserver.services.rooms.branches import Unresolvable
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
@@ -42,6 +44,7 @@ class IncomingEvents:
         verification: Verification,
         missing_events: MissingEvents,
         receiving: Receiving,
+        policy_servers: PolicyServers,
         holding: Holding,
     ) -> None:
         self._holding = holding
@@ -50,6 +53,7 @@ class IncomingEvents:
         self._verification = verification
         self._missing_events = missing_events
         self._receiving = receiving
+        self._policy_servers = policy_servers
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def lock(self, room_id: str) -> asyncio.Lock:
@@ -80,7 +84,7 @@ class IncomingEvents:
         if room is None or not room.local_joined:
             return  # nothing can be said of events in rooms that nobody here is in, not even by what ID
         reason = None if is_admitted(room, origin) else "Your server is kept out of this room"
-        verified = await self._verification.verify(events, room.version)
+        verified = await self._recommended(room, await self._verification.verify(events, room.version))
         taken: list[Done] = []
         async with self.lock(room_id):
             if reason is None and (held := await self._hold(origin, room_id, verified)) is not None:
@@ -102,11 +106,29 @@ class IncomingEvents:
                 except (Dropped, RemoteFailure) as error:
                     log.info("an event was dropped", event_id=event_id, origin=origin, reason=str(error))
                     results[event_id] = {"error": str(error)}
+                except Unresolvable as error:
+                    log.error("an event has no place in its room", event_id=event_id, room_id=room_id, exc_info=error)
+                    results[event_id] = {"error": error.message}
         if taken:
             await asyncio.wait(taken)
         for done in taken:
             if done.cancelled() or done.exception() is not None:
                 raise MatrixError(503, "M_UNKNOWN", "The events could not be stored")
+
+    async def _recommended(
+        self, room: Room, verified: Sequence[Verified | InvalidPdu]
+    ) -> Sequence[Verified | InvalidPdu]:
+        """Events with what the room's policy server says of them: of those that are new.
+
+        In a room that lacks members they are asked about when they are taken in.
+        """
+        if room.partial is not None or self._policy_servers.find(room) is None:
+            return verified
+        good = [one for one in verified if isinstance(one, Verified)]
+        await self._load_known(good)
+        new = [one for one in good if not self._is_taken_in(one)]
+        checked = {one.pdu.event_id: one for one in await self._policy_servers.check(room, new)}
+        return [checked.get(one.pdu.event_id, one) if isinstance(one, Verified) else one for one in verified]
 
     async def _hold(
         self, origin: str, room_id: str, verified: Sequence[Verified | InvalidPdu]
@@ -120,7 +142,8 @@ class IncomingEvents:
     async def receive_held(self, origin: str, room_id: str, pdu: Pdu) -> Done | None:
         """Takes in an event that was held back. The caller holds the room's lock. Raises Dropped, RemoteFailure."""
         await self._events.load_ids({pdu.event_id, *pdu.prev_events, *pdu.auth_events})
-        return await self._receive_one(origin, room_id, Verified(pdu, frozenset()))
+        [one] = await self._policy_servers.check(await self._room(room_id), [Verified(pdu, frozenset())])
+        return await self._receive_one(origin, room_id, one)
 
     async def _joined_meanwhile(self, room_id: str) -> Room | None:
         """The room, once a user's join of it that is under way is done: events that follow it may come before that."""
@@ -133,8 +156,9 @@ class IncomingEvents:
     async def receive_own(self, server: str, room_id: str, pdu: Pdu) -> None:
         """Takes in an event of a user here that another server has let into a room. Raises MatrixError."""
         try:
+            [one] = await self._policy_servers.check(await self._room(room_id), [Verified(pdu, frozenset())])
             async with self.lock(room_id):
-                done = await self._receive_one(server, room_id, Verified(pdu, frozenset()))
+                done = await self._receive_one(server, room_id, one)
         except (Dropped, RemoteFailure) as error:
             raise MatrixError(502, "M_UNKNOWN", f"{server}: {error}") from None
         if done is not None:
@@ -150,12 +174,11 @@ class IncomingEvents:
 
     async def _receive_one(self, origin: str, room_id: str, one: Verified) -> Done | None:
         """Takes in one event, with what is missing before it. Raises Dropped, RemoteFailure."""
-        known = self._events.known(one.pdu.event_id)
-        if known is not None and known.kind in (EventKind.TIMELINE, EventKind.SOFT_FAILED):
+        if self._is_taken_in(one):
             return None
         for _ in range(MAX_RELOADS):
             room = await self._room(room_id)
-            if (done := await self._receiving.on_tip(room, one.pdu)) is not None:
+            if one.is_recommended and (done := await self._receiving.on_tip(room, one.pdu)) is not None:
                 return done
             await self._receiving.settle(room)
             if room.stale:
@@ -165,6 +188,10 @@ class IncomingEvents:
             return await self._receive_after_gap(origin, room, one)
         raise Dropped("The room cannot be loaded")
 
+    def _is_taken_in(self, one: Verified) -> bool:
+        known = self._events.known(one.pdu.event_id)
+        return known is not None and known.kind in (EventKind.TIMELINE, EventKind.SOFT_FAILED)
+
     async def _receive_between(self, origin: str, room: Room, one: Verified) -> None:
         """Takes in what is missing before an event, as far as it can be had."""
         try:
@@ -172,10 +199,10 @@ class IncomingEvents:
         except RemoteFailure as failure:
             log.info("missing events could not be fetched", room_id=room.room_id, reason=str(failure))
             return
-        for before in found:
+        for before in await self._policy_servers.check(room, found):
             try:
                 await self._receive_after_gap(origin, room, before)
-            except (Dropped, RemoteFailure) as error:
+            except (Dropped, RemoteFailure, Unresolvable) as error:
                 log.info("a missing event was dropped", event_id=before.pdu.event_id, reason=str(error))
         await self._receiving.settle(room)
 
@@ -188,11 +215,11 @@ class IncomingEvents:
         if any(event_id not in known for event_id in one.pdu.auth_events):
             await self._missing_events.fetch_auth_chain(origin, room, one.pdu.event_id)
         if not await self._is_missing_events(room, one):
-            return await self._receiving.take_in(room, one.pdu)
+            return await self._receiving.take_in(room, one.pdu, is_recommended=one.is_recommended)
         if not one.pdu.prev_events:
             raise Dropped("A room begins only once")
         state = await self._missing_events.fetch_state_before(origin, room, one.pdu.event_id)
-        return await self._receiving.take_in_after_gap(room, one.pdu, state)
+        return await self._receiving.take_in_after_gap(room, one.pdu, state, is_recommended=one.is_recommended)
 
     async def _is_missing_events(self, room: Room, one: Verified) -> bool:
         """Whether events that the event stands on are not known, or not the state after them."""

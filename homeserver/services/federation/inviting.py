@@ -13,10 +13,12 @@ from homeserver.services.errors import Forbidden, InvalidParam, MatrixError
 from homeserver.services.federation.foreign_rooms import ForeignRooms, is_stripped_event
 from homeserver.services.federation.handshake import refusal_as_error
 from homeserver.services.federation.incoming_events import IncomingEvents, is_admitted
+from homeserver.services.federation.policy_servers import PolicyServers
 from homeserver.services.federation.receiving import Dropped, Receiving
 from homeserver.services.federation.resident import Resident
 from homeserver.services.federation.verification import Verification, Verified
 from homeserver.services.remote import RemoteFailure, RemoteRefused, Transport, bad_gateway
+from homeserver.services.rooms.acceptance import Origin
 from homeserver.services.rooms.authoring import Draft
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
@@ -44,6 +46,7 @@ class Inviting:
         verification: Verification,
         incoming: IncomingEvents,
         receiving: Receiving,
+        policy_servers: PolicyServers,
         transport: Transport,
         check_invitable: Callable[[str], Awaitable[None]],
         *,
@@ -57,6 +60,7 @@ class Inviting:
         self._verification = verification
         self._incoming = incoming
         self._receiving = receiving
+        self._policy_servers = policy_servers
         self._transport = transport
         self._check_invitable = check_invitable
         self._server_name = server_name
@@ -65,13 +69,14 @@ class Inviting:
     async def invite(self, room: Room, draft: Draft) -> None:
         """Invites a user of another server, who signs the event before it comes into the room. Raises MatrixError."""
         assert draft.state_key is not None
-        pdu = await self._resident.build(room, draft)
+        pdu = await self._policy_servers.sign(room, await self._resident.build(room, draft))
         signed = await self._ask(get_domain(draft.state_key), pdu, await self._room_state(room))
+        signed = await self._policy_servers.sign(room, signed)  # if the other server has left that signature out
         async with self._incoming.lock(room.room_id):
             room = await self._resident.access_room(self._server_name, room.room_id)
             await self._receiving.settle(room)
             try:
-                done = await self._receiving.take_in(room, signed, is_outgoing=True)
+                done = await self._receiving.take_in(room, signed, origin=Origin())
             except Dropped as error:
                 raise MatrixError(503, "M_UNKNOWN", str(error)) from None
             if done is not None:

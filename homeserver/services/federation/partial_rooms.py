@@ -1,7 +1,7 @@
 """Rooms that a user here has joined before it was known who else is in them: the members are fetched behind.
 
 A server in a large room tells, if it is asked to, its state without the members: who joins can send at once
-(docs/adr/0018 says what else they can meanwhile, and why it is so).
+(docs/adr/0016 says what else they can meanwhile, and why it is so).
 
 1. `joining` takes such a state for the room's, as a ground (`storage.snapshots`) beneath all that happens in the room.
    A row says that it lacks members. Events of other servers are held back from now on (`holding`).

@@ -6,6 +6,7 @@ https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-
    Events before it that are missing are fetched, and so are auth events (`missing_events`).
 4. It is judged by its auth events, 5. by the state before it: otherwise it is rejected.
 6. It is judged by the current state: otherwise it is soft-failed.
+7. It is soft-failed, too, if the room's policy server does not recommend it (`policy_servers`).
    It takes its place: the room's extremities and its current state change, which may mean resolving.
 
 An event that stands on the tip, and whose auth events are those of the tip, passes or fails 4 to 6 in one check, and
@@ -18,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 from homeserver.logs import get_logger
@@ -45,6 +47,11 @@ MAX_ANCESTORS = 100
 
 MAX_AWAITED = 100_000
 """How many events that were redacted before they came are kept in mind."""
+
+RECEIVED = Origin(is_outgoing=False)
+"""Whom an event comes from that another server has sent to all others."""
+
+NOT_RECOMMENDED = Rejection("the room's policy server does not recommend it")
 
 Done = asyncio.Future[None]
 
@@ -88,21 +95,25 @@ class Receiving:
         """Finds out which events are awaited that have been redacted already."""
         self._awaited = await self._repository.load_awaited(limit=MAX_AWAITED)
 
-    async def take_in(self, room: Room, pdu: Pdu, *, is_outgoing: bool = False) -> Done | None:
+    async def take_in(
+        self, room: Room, pdu: Pdu, *, origin: Origin = RECEIVED, is_recommended: bool = True
+    ) -> Done | None:
         """Gives an event its place in a room; what it stands on must be known.
 
-        Returns a future that is done when that is durable; None if it was known already. `is_outgoing`: it is for
-        this server to send to the others. Raises Dropped, Overloaded.
+        Returns a future that is done when that is durable; None if it was known already. What the room's policy server
+        does not recommend is soft-failed, if it is allowed at all. Raises Dropped, Overloaded.
         """
-        if (done := await self.on_tip(room, pdu, is_outgoing=is_outgoing)) is not None:
+        if is_recommended and (done := await self.on_tip(room, pdu, origin=origin)) is not None:
             return done
         async with self._resolving(room):
-            return await self._on_branch(room, pdu, is_outgoing, state_before=None)
+            return await self._on_branch(room, pdu, origin, state_before=None, is_recommended=is_recommended)
 
-    async def take_in_after_gap(self, room: Room, pdu: Pdu, state_before: State) -> Done | None:
+    async def take_in_after_gap(
+        self, room: Room, pdu: Pdu, state_before: State, *, is_recommended: bool = True
+    ) -> Done | None:
         """The same for an event whose predecessors are not known, but the state before it is. Raises Dropped."""
         async with self._resolving(room):
-            return await self._on_branch(room, pdu, False, state_before=state_before)
+            return await self._on_branch(room, pdu, RECEIVED, state_before=state_before, is_recommended=is_recommended)
 
     async def take_over(
         self, room: Room, pdu: Pdu, state_before: State, partial: PartialRoomRow | None = None
@@ -122,13 +133,13 @@ class Receiving:
             elif room.partial is not None:
                 room.complete(0)
             try:
-                done = await self._on_branch(room, pdu, False, state_before=state_before, first=first)
+                done = await self._on_branch(room, pdu, RECEIVED, state_before=state_before, first=first)
             finally:
                 # Unless the event has become the tip, the room in memory is not what it was any more.
                 room.stale |= done is None or not room.tip.extremities
             return done
 
-    async def on_tip(self, room: Room, pdu: Pdu, *, is_outgoing: bool = False) -> Done | None:
+    async def on_tip(self, room: Room, pdu: Pdu, *, origin: Origin = RECEIVED) -> Done | None:
         """Takes in an event that stands on the tip and is allowed there; None for any other."""
         for _ in range(MAX_LOADS):
             if room.resolving is not None or room.stale:
@@ -150,8 +161,7 @@ class Receiving:
                 if {extremity.reference.event_id for extremity in room.tip.extremities} != extremities:
                     continue
                 writes = Writes()
-                origin = Origin(is_outgoing=is_outgoing, target=redacting.target)
-                accepted = self._acceptance.accept(room, pdu, origin, writes)
+                accepted = self._acceptance.accept(room, pdu, replace(origin, target=redacting.target), writes)
                 self._note_redactions(room, accepted, redacting, writes)
                 return self._submit(room, accepted, writes)
             except NotLoaded as missing:
@@ -196,7 +206,14 @@ class Receiving:
             resolving.set_result(None)
 
     async def _on_branch(
-        self, room: Room, pdu: Pdu, is_outgoing: bool, state_before: State | None, *, first: Writes | None = None
+        self,
+        room: Room,
+        pdu: Pdu,
+        origin: Origin,
+        state_before: State | None,
+        *,
+        first: Writes | None = None,
+        is_recommended: bool = True,
     ) -> Done | None:
         """`first` is what is to be written with the event that begins this server's part in the room."""
         known = (await self._events.load_ids([pdu.event_id])).get(pdu.event_id)
@@ -209,7 +226,10 @@ class Receiving:
         if rejection is not None:
             log.info("an event is rejected", event_id=pdu.event_id, room_id=room.room_id, reason=rejection.reason)
             return self._set_aside(room, pdu, EventKind.REJECTED, state_before, known, writes)
-        if first is None and (rejection := await self._judge_by_tip(room, pdu)) is not None:
+        rejection = NOT_RECOMMENDED if not is_recommended else None
+        if rejection is None and first is None:
+            rejection = await self._judge_by_tip(room, pdu)
+        if rejection is not None:
             log.info("an event is soft-failed", event_id=pdu.event_id, room_id=room.room_id, reason=rejection.reason)
             return self._set_aside(room, pdu, EventKind.SOFT_FAILED, state_before, known, writes)
         elif first is not None:
@@ -218,7 +238,7 @@ class Receiving:
         redacting = NO_REDACTION
         if self._concerns_redaction(pdu):
             redacting = await self._redacting(pdu, await self._levels(room, state_before))
-        origin = Origin(is_outgoing=is_outgoing, target=redacting.target)
+        origin = replace(origin, target=redacting.target)
         for _ in range(MAX_LOADS):
             try:
                 accepted = self._acceptance.accept(room, pdu, origin, writes, placement)

@@ -13,10 +13,13 @@ import orjson
 from homeserver.services.errors import Forbidden, InvalidParam, MatrixError, NotFound
 from homeserver.services.federation.handshake import Step
 from homeserver.services.federation.incoming_events import IncomingEvents, is_admitted
+from homeserver.services.federation.policy_servers import PolicyServers
 from homeserver.services.federation.receiving import Dropped, Receiving
 from homeserver.services.federation.verification import Verification, Verified
+from homeserver.services.rooms.acceptance import Origin
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.authoring import Authoring, Draft
+from homeserver.services.rooms.erasure import served_json
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.missing_state import MissingState
 from homeserver.services.rooms.room import NotLoaded, Room
@@ -45,6 +48,7 @@ class Resident:
         verification: Verification,
         incoming: IncomingEvents,
         receiving: Receiving,
+        policy_servers: PolicyServers,
         authorise: Callable[[str, Room], Awaitable[str | None]],
         *,
         server_name: str,
@@ -61,6 +65,7 @@ class Resident:
         self._verification = verification
         self._incoming = incoming
         self._receiving = receiving
+        self._policy_servers = policy_servers
         self._authorise = authorise
         self._server_name = server_name
         self._signing_key = signing_key
@@ -125,12 +130,12 @@ class Resident:
         https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid
         """
         room = await self.access_room(origin, room_id)
-        pdu = await self._checked(step, origin, room, event_id, event)
+        [one] = await self._policy_servers.check(room, [await self._checked(step, origin, room, event_id, event)])
         async with self._incoming.lock(room_id):
             room = await self.access_room(origin, room_id)
             await self._receiving.settle(room)
             try:
-                done = await self._receiving.take_in(room, pdu, is_outgoing=True)
+                done = await self._receiving.take_in(room, one.pdu, origin=Origin(), is_recommended=one.is_recommended)
             except Dropped as error:
                 raise InvalidParam(str(error)) from None
             if done is not None:
@@ -140,7 +145,7 @@ class Resident:
             raise Forbidden("The room's rules do not allow it")
         return stored
 
-    async def _checked(self, step: Step, origin: str, room: Room, event_id: str, event: object) -> Pdu:
+    async def _checked(self, step: Step, origin: str, room: Room, event_id: str, event: object) -> Verified:
         """The event, if it is what it has to be, signed by this server too where it lets somebody in."""
         if isinstance(event, dict) and (authoriser := self._own_authoriser(room, event)) is not None:
             if not authoriser.endswith(room.domain) or room.membership(authoriser) != "join":
@@ -160,7 +165,7 @@ class Resident:
         )
         if not is_right:
             raise InvalidParam(f"The event is not the {step} of a user of your server in this room")
-        return pdu
+        return checked
 
     def _own_authoriser(self, room: Room, event: dict[str, Any]) -> str | None:
         content = event.get("content")
@@ -190,6 +195,7 @@ class Resident:
         if omit_members:
             shown = {member.event_id for member in members}
             chain = [link for link in chain if link.event_id not in shown]
+        erased = await self._access.erased_for_server(room, origin)
         parts = [
             b'{"origin":',
             orjson.dumps(self._server_name),
@@ -200,9 +206,9 @@ class Resident:
             b',"event":',
             orjson.dumps(event.pdu.json),
             b',"state":[',
-            b",".join(orjson.dumps(member.pdu.json) for member in members),
+            b",".join(orjson.dumps(served_json(member, erased)) for member in members),
             b'],"auth_chain":[',
-            b",".join(orjson.dumps(link.pdu.json) for link in chain),
+            b",".join(orjson.dumps(served_json(link, erased)) for link in chain),
             b"]}",
         ]
         return b"".join(parts)

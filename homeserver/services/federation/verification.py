@@ -16,6 +16,7 @@ from matrix.canonical_json import JsonError, parse_json
 from matrix.hashes import content_hash_matches
 from matrix.identifiers import get_domain, is_user_id
 from matrix.pdu import InvalidPdu, Pdu, parse_pdu
+from matrix.policy_servers import POLICY_KEY_ID
 from matrix.redaction import redact_event
 from matrix.room_versions import EventIdFormat, RoomVersion
 from matrix.signatures import VerifyKey, signature_key_ids, verify_event_signature
@@ -41,6 +42,8 @@ class Verified(NamedTuple):
     pdu: Pdu
     servers: frozenset[str]
     """The servers whose signatures were needed, and are there."""
+    is_recommended: bool = True
+    """Whether the policy server of its room recommends it, if there is one: see `policy_servers`."""
 
 
 class Verification:
@@ -77,7 +80,7 @@ class Verification:
         newest: dict[str, int] = {}
         for pdu in pdus:
             for server in needed_signatures(pdu):
-                wanted.setdefault(server, set()).update(signature_key_ids(pdu.json, server)[:MAX_KEYS_TRIED])
+                wanted.setdefault(server, set()).update(_key_ids(pdu, server))
                 newest[server] = max(newest.get(server, 1), pdu.origin_server_ts)
         gate = asyncio.Semaphore(SERVERS_AT_ONCE)
         found: dict[tuple[str, str], VerifyKey] = {}
@@ -148,12 +151,17 @@ def needed_signatures(pdu: Pdu) -> frozenset[str]:
     return frozenset(needed)
 
 
+def _key_ids(pdu: Pdu, server: str) -> list[str]:
+    """The keys with which a server claims to have signed an event, without that of a policy server: rooms have that,
+    and it "is not expected to be published and therefore should be skipped at this stage"."""
+    return [key_id for key_id in signature_key_ids(pdu.json, server) if key_id != POLICY_KEY_ID][:MAX_KEYS_TRIED]
+
+
 def check_event(pdu: Pdu, keys: Keys) -> Verified | InvalidPdu:
     """Check an event's signatures and its hash."""
     needed = needed_signatures(pdu)
     for server in needed:
-        key_ids = signature_key_ids(pdu.json, server)[:MAX_KEYS_TRIED]
-        if not any(_is_signed(pdu, server, keys.get((server, key_id))) for key_id in key_ids):
+        if not any(_is_signed(pdu, server, keys.get((server, key_id))) for key_id in _key_ids(pdu, server)):
             return InvalidPdu(f"{server} has not signed the event with a key that can be had")
     if not content_hash_matches(pdu.json):
         # "... the event is redacted before being processed further."

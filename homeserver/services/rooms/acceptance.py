@@ -30,7 +30,7 @@ from matrix.relations import THREAD, kept_relation
 from storage.events import EventKind, StoredEvent
 from storage.federation import DestinationRow
 from storage.relations import RelationRow, with_child
-from storage.rooms import MembershipRow, StateKeyRow
+from storage.rooms import MembershipRow, ResolvedRow, StateKeyRow
 from storage.snapshots import NewSnapshot
 from storage.stream import Redaction, Writes
 from storage.unread import MAIN
@@ -237,11 +237,17 @@ class Acceptance:
             event.extremities = [*(extremity.position for extremity in placement.beside), event.position]
         tip.extremities = [*placement.beside, Extremity.of(event)]
         tip.depth = max(extremity.depth for extremity in tip.extremities)
+        if room.local_joined:
+            writes.resolved += [
+                ResolvedRow(room.room, self._number(room, key, writes), event.position)
+                for key, changed in changes.items()
+                if changed is not event
+            ]
         self._change_state(room, changes, event.position, writes)
         return changes
 
     def reveal(self, room: Room, members: Sequence[Revealed], writes: Writes) -> tuple[int, Callable[[], None]]:
-        """Takes member events into the current state that were in it all the time, and were not known (docs/adr/0018).
+        """Takes member events into the current state that were in it all the time, and were not known (docs/adr/0016).
 
         What has changed since is left as it is. Returns the position under which they are to be submitted, and what
         publishes them. Raises NotLoaded, before anything is changed, and Overloaded.

@@ -18,12 +18,15 @@ from homeserver.services.rooms.room import Room
 from homeserver.services.rooms.summaries import KNOCKABLE, allowed_room_ids, join_rule_of
 from homeserver.services.rooms.user_rooms import UserRooms
 from matrix.history_visibility import Standing, is_event_visible, may_see_event, visibility_of
+from matrix.identifiers import get_domain
 from storage.events import EventKind, StoredEvent
 from storage.snapshots import SnapshotRepository
 
 HISTORY_VISIBILITY = ("m.room.history_visibility", "")
 NOT_IN_ROOM = "You are not in this room"
 NOBODY: frozenset[str] = frozenset()
+MAX_SERVER_MEMBERS = 20
+"""Of how many members of another server it is looked at since when they are in a room."""
 
 
 class Reader(NamedTuple):
@@ -275,6 +278,27 @@ class Access:
                 break
             position = event.replaces
         return room.erased_before(since)
+
+    async def erased_for_server(self, room: Room, server_name: str) -> frozenset[str]:
+        """The accounts that were erased before anybody of another server came into the room: all, for one that left.
+
+        https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate
+        """
+        if not room.erased:
+            return NOBODY
+        domain = ":" + server_name
+        there = sorted(
+            (room.state[key], key[1])
+            for user_id, membership in room.members.items()
+            if membership == "join" and user_id.endswith(domain) and (key := ("m.room.member", user_id)) in room.state
+        )
+        erased = frozenset(room.erased)
+        for _, user_id in there[:MAX_SERVER_MEMBERS]:  # those first whose last change is the longest ago
+            if get_domain(user_id) == server_name:
+                erased &= await self.erased_for(room, user_id)
+            if not erased:
+                break
+        return erased
 
     async def _is_forgotten(self, room_id: str, user_id: str) -> bool:
         user_room = (await self._user_rooms.load(user_id)).get(room_id)

@@ -35,6 +35,13 @@ class State(NamedTuple):
     changes: Mapping[StateKey, int] = NO_CHANGES
 
 
+class Unresolvable(MatrixError):
+    """500 M_UNKNOWN: what the room's state rests on is not all there, or goes in circles. No other room suffers."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(500, "M_UNKNOWN", message)
+
+
 class _MissingKeys(Exception):
     def __init__(self, keys: Collection[StateKey]) -> None:
         super().__init__(f"{len(keys)} keys")
@@ -181,7 +188,7 @@ class _Resolution:
                 await self._load_unconflicted(missing.keys)
             except _MissingAll:
                 await self._load_all()
-        raise MatrixError(500, "M_UNKNOWN", "The state of the room cannot be resolved")
+        raise Unresolvable("The state of the room cannot be resolved")
 
     def _look_up(self, key: StateKey) -> str | None:
         if key not in self._unconflicted:
@@ -200,7 +207,7 @@ class _Resolution:
         wanted = set(event_ids) - self._pdus.keys()
         loaded = await self._events.load_ids(wanted)
         if len(loaded) < len(wanted):
-            raise MatrixError(500, "M_UNKNOWN", "Auth events of the room are missing")
+            raise Unresolvable("Auth events of the room are missing")
         for event_id, event in loaded.items():
             self._pdus[event_id] = event.pdu
             if event.kind == EventKind.REJECTED:

@@ -28,7 +28,7 @@ class MissingState:
     async def load(self, missing: NotLoaded) -> None:
         """Reads what is missing, or waits for what the room is busy with; then it is worth another try.
 
-        Raises M_LIMIT_EXCEEDED where the room remains busy: its members are yet to be told (docs/adr/0018).
+        Raises M_LIMIT_EXCEEDED where the room remains busy: its members are yet to be told (docs/adr/0016).
         """
         if missing.busy is not None:
             done, _ = await asyncio.wait((missing.busy,), timeout=MAX_WAIT_S)

@@ -116,7 +116,7 @@ class RoomRegistry:
             return None
         last = self._cache.add(last)
         room = Room(row.room, row.room_id, ROOM_VERSIONS[row.version], self._server_name)
-        room.keys = await self._rooms.load_state_keys(row.room)
+        room.keys, room.resolved = await self._rooms.load_state_keys(row.room)
         room.aliases = set(await self._rooms.load_aliases_of_room(row.room))
         state = await self._snapshots.load(last.room_snapshot or last.snapshot)
         room.state = {key: state[number] for key, number in room.keys.items() if number in state}

@@ -60,7 +60,7 @@ class Extremity(NamedTuple):
 
 
 class Partial:
-    """What is known of a room of other servers while its members are not (docs/adr/0018).
+    """What is known of a room of other servers while its members are not (docs/adr/0016).
 
     `ground` is the snapshot that lacks them, `servers` are said to be in the room; `completed` is done when the members
     are known, or the room is given up.
@@ -254,9 +254,10 @@ class Room:
         if len(self.timeline) >= 2 * TIMELINE_EVENTS:
             self.timeline_after = self.timeline[-TIMELINE_EVENTS - 1].position
             del self.timeline[:-TIMELINE_EVENTS]
+        was_here = bool(self.local_joined)  # who comes to a room now is told all of its state
         for key, changed in changes.items():
             self._publish_state(key, changed)
-            if changed is not event and self.last_position:
+            if changed is not event and was_here:
                 self.resolved[key] = event.position
         self.last_position = self.changed_position = event.position
         self.notify_count = event.notify_count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from homeserver.services.accounts.sessions import Requester
 from homeserver.services.errors import BadJson, Forbidden, MatrixError, NotFound
@@ -19,15 +19,24 @@ from matrix.identifiers import get_domain
 from matrix.relations import ANNOTATION, THREAD, Relation, kept_relation, relation_of
 from storage.events import EventKind, StoredEvent
 from storage.relations import RelationRepository
-from storage.stream import Writes
 
 MAX_LOADS = 8
 MAX_COMPARED_ANNOTATIONS = 200
 """How many of a user's newest annotations of one event a new one is compared with."""
 
 
+class Guard(Protocol):
+    """Sends into rooms where events need the signature of a policy server."""
+
+    def guards(self, room: Room, drafts: Sequence[Draft]) -> bool:
+        """Whether any of these events needs one."""
+
+    async def author(self, room: Room, drafts: Callable[[Room], Sequence[Draft]]) -> list[StoredEvent]:
+        """Makes the events, one after another, as far as they are signed. Raises MatrixError."""
+
+
 class Sending:
-    """Makes and sends events for users, once the rules allow it."""
+    """Makes and sends events for users, once the rules allow it, and `guard` where it has to be asked."""
 
     def __init__(
         self,
@@ -46,13 +55,9 @@ class Sending:
         self._transactions = transactions
         self._threads = threads
         self._missing = missing
+        self.guard: Guard | None = None
 
-    async def author(
-        self,
-        room: Room,
-        drafts: Callable[[Room], Sequence[Draft]],
-        writes: Writes | None = None,
-    ) -> list[StoredEvent]:
+    async def author(self, room: Room, drafts: Callable[[Room], Sequence[Draft]]) -> list[StoredEvent]:
         """Makes the events that `drafts` wants, reading what is not in memory first; returns when they are durable.
 
         `drafts` is called anew with the room each time, and nothing happens between its last call and the events. It
@@ -65,7 +70,9 @@ class Sending:
                 wanted = drafts(room)
                 if not wanted:
                     return []
-                made, done = self._authoring.author(room, wanted, writes)
+                if self.guard is not None and self.guard.guards(room, wanted):
+                    return await self.guard.author(room, drafts)
+                made, done = self._authoring.author(room, wanted)
             except NotLoaded as missing:
                 await self._missing.load(missing)
                 continue

@@ -19,6 +19,7 @@ from homeserver.services.client_events import ClientEvents, client_json, seriali
 from homeserver.services.receipts import Receipts
 from homeserver.services.rooms.access import NOBODY, Access, Reader
 from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.membership_history import UNKNOWN, MembershipHistory, load_membership_history
 from homeserver.services.rooms.room import MEMBER, Room
 from homeserver.services.rooms.stripped_state import STRIPPED_STATE, foreign_stripped_state, stripped_event
 from homeserver.services.rooms.timelines import Slice, Timelines
@@ -130,7 +131,7 @@ class RoomSections:
             return None
         parts = [
             b'{"timeline":',
-            await self._timeline_json(request, timeline, reader, joined_at=user_room.position),
+            await self._timeline_json(request, timeline, reader, MembershipHistory((user_room.position,), ("join",))),
             b',"%s":{"events":[' % request.state_name,
             await self._events_json(request, state_events),
             b']},"ephemeral":{"events":',
@@ -250,6 +251,7 @@ class RoomSections:
         )
         if not timeline.events:
             timeline = Slice((leaving,), False, user_room.position - 1)  # one always sees oneself leave
+        history = await load_membership_history(self._events, room, user_id, timeline.events[0].position)
         state = await self._state_when_left(request, room, timeline)
         state_events = await self._state_events(
             request, room, state, timeline.events, is_new=False, gap_after=request.since
@@ -258,7 +260,7 @@ class RoomSections:
         return b"".join(
             (
                 b'{"timeline":',
-                await self._timeline_json(request, timeline, reader, joined_at=None),
+                await self._timeline_json(request, timeline, reader, history),
                 b',"%s":{"events":[' % request.state_name,
                 await self._events_json(request, state_events),
                 b']},"account_data":{"events":[',
@@ -398,13 +400,13 @@ class RoomSections:
         return [event for event in found if ephemeral_filter.matches(event)]
 
     async def _timeline_json(
-        self, request: SyncRequest, timeline: Slice, reader: Reader, *, joined_at: int | None
+        self, request: SyncRequest, timeline: Slice, reader: Reader, history: MembershipHistory
     ) -> bytes:
         bundled: Mapping[int, bytes] = NO_BUNDLES
         if timeline.limited:  # otherwise whatever relates to these events is told as well, and summed up by the client
             view = View(self._clock(), request.requester.device, with_room_id=False)
             bundled = await self._aggregations.bundled(reader, timeline.events, view)
-        events = await self._events_json(request, timeline.events, joined_at, bundled)
+        events = await self._events_json(request, timeline.events, history, bundled)
         limited = b"true" if timeline.limited else b"false"
         prev_batch = encode_token(timeline.start).encode()
         return b'{"events":[' + events + b'],"limited":' + limited + b',"prev_batch":"' + prev_batch + b'"}'
@@ -413,17 +415,10 @@ class RoomSections:
         self,
         request: SyncRequest,
         events: Sequence[StoredEvent],
-        joined_at: int | None = None,
+        history: MembershipHistory = UNKNOWN,
         bundled: Mapping[int, bytes] = NO_BUNDLES,
     ) -> bytes:
-        """Events as the members of an array, with their aggregations.
-
-        `joined_at`: what the user has been in the room for they are told so.
-        """
-
-        def membership(event: StoredEvent) -> str | None:
-            return "join" if joined_at is not None and event.position >= joined_at else None
-
+        """Events as the members of an array, with their aggregations and the user's membership at them."""
         await self._client_events.prepare(events)
         now_ms, device = self._clock(), request.requester.device
         sync_filter = request.filter
@@ -434,7 +429,7 @@ class RoomSections:
                         event,
                         now_ms=now_ms,
                         device=device,
-                        membership=membership(event),
+                        membership=history.at(event.position),
                         with_room_id=False,
                         relations=bundled.get(event.position),
                     )
@@ -450,7 +445,7 @@ class RoomSections:
                     event,
                     now_ms=now_ms,
                     device=device,
-                    membership=membership(event),
+                    membership=history.at(event.position),
                     with_room_id=False,
                     relations=bundled.get(event.position),
                 )

@@ -1,13 +1,13 @@
 """End-to-end encryption across servers: keys that are asked for, messages to devices, and whose keys have changed.
 
-Keys of other servers' users are not kept here. Whoever looks them up has their server asked, and is told by /sync to
-look again when it says that they have changed: no gap in what it says can do harm.
+Whoever looks up keys of another server's user is told by /sync to look again when that server says that they have
+changed; `cached_keys` keeps them until then.
 https://spec.matrix.org/v1.19/server-server-api/#end-to-end-encryption
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,36 +15,13 @@ import orjson
 
 from homeserver.services.encryption.device_lists import DeviceLists
 from homeserver.services.encryption.to_device import MAX_NAME_BYTES, ToDevice
+from homeserver.services.federation.edus.cached_keys import CachedKeys
 from homeserver.services.federation.edus.incoming import Handler, is_user_of
 from homeserver.services.federation.sending.sender import Sender
-from homeserver.services.remote import RemoteMisbehaved, Transport
 from homeserver.services.rooms.user_rooms import UserRooms
 from matrix.identifiers import get_domain, is_server_name
 from storage.federation import OutgoingEdu
 from storage.stream import Writes
-
-
-class FederationKeys:
-    """The `RemoteKeys` of this server."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    async def query(self, server: str, wanted: Mapping[str, Sequence[str]], *, timeout_ms: int) -> dict[str, Any]:
-        """https://spec.matrix.org/v1.19/server-server-api/#post_matrixfederationv1userkeysquery"""
-        content = {"device_keys": {user_id: list(device_ids) for user_id, device_ids in wanted.items()}}
-        return await self._ask(server, "query", content, timeout_ms)
-
-    async def claim(self, server: str, wanted: Mapping[str, Mapping[str, str]], *, timeout_ms: int) -> dict[str, Any]:
-        """https://spec.matrix.org/v1.19/server-server-api/#post_matrixfederationv1userkeysclaim"""
-        return await self._ask(server, "claim", {"one_time_keys": wanted}, timeout_ms)
-
-    async def _ask(self, server: str, what: str, content: Any, timeout_ms: int) -> dict[str, Any]:
-        path = f"/_matrix/federation/v1/user/keys/{what}"
-        answer = await self._transport.request(server, "POST", path, content=content, timeout_ms=max(timeout_ms, 1))
-        if not isinstance(answer, dict):
-            raise RemoteMisbehaved(server, "the keys are no JSON object")
-        return answer
 
 
 class DurableEdus:
@@ -103,16 +80,23 @@ class IncomingEncryption:
     """Handlers of the EDUs that encryption needs, for `IncomingEdus`."""
 
     def __init__(
-        self, to_device: ToDevice, device_lists: DeviceLists, user_rooms: UserRooms, *, server_name: str
+        self,
+        to_device: ToDevice,
+        device_lists: DeviceLists,
+        user_rooms: UserRooms,
+        cached_keys: CachedKeys,
+        *,
+        server_name: str,
     ) -> None:
         self._to_device = to_device
         self._device_lists = device_lists
         self._user_rooms = user_rooms
+        self._cached_keys = cached_keys
         self._server_name = server_name
         self.handlers: dict[str, Handler] = {
             "m.direct_to_device": self._receive_messages,
             "m.device_list_update": self._receive_list_change,
-            "m.signing_key_update": self._receive_list_change,
+            "m.signing_key_update": self._receive_signing_keys,
         }
 
     async def _receive_messages(self, origin: str, content: dict[str, Any]) -> None:
@@ -127,8 +111,17 @@ class IncomingEncryption:
 
     async def _receive_list_change(self, origin: str, content: dict[str, Any]) -> None:
         user_id = msgspec.convert(content, ListChange).user_id
-        if not is_user_of(user_id, origin):
-            return
+        if is_user_of(user_id, origin):
+            await self._cached_keys.on_update(user_id, content)
+            await self._announce(user_id)
+
+    async def _receive_signing_keys(self, origin: str, content: dict[str, Any]) -> None:
+        user_id = msgspec.convert(content, ListChange).user_id
+        if is_user_of(user_id, origin):
+            await self._cached_keys.on_changed(user_id)
+            await self._announce(user_id)
+
+    async def _announce(self, user_id: str) -> None:
         rooms = await self._user_rooms.load(user_id)
         if any(room.membership == "join" for room in rooms.values()):
             await self._device_lists.announce_remote(user_id)
