@@ -11,9 +11,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from homeserver.clock import now_ms
 from tests.client import Homeserver, User
 from tests.client_api.support import encode, joined, make_room, timeline_ids
 from tests.conftest import StartServer
+from tests.engine.waiting import eventually
 
 
 def related(rel_type: str, parent: str, **more: Any) -> dict[str, Any]:
@@ -119,6 +121,8 @@ async def test_an_encrypted_edit_needs_no_new_content(alice: User, room_id: str)
 async def test_redacting_an_edit_goes_back_to_the_one_before(alice: User, room_id: str) -> None:
     original = await alice.send(room_id, "first")
     second = await alice.send(room_id, edit(original, "second"))
+    sent = (await event_of(alice, room_id, second))["origin_server_ts"]
+    await eventually(lambda: now_ms() > sent)  # of two in one millisecond the IDs would decide
     third = await alice.send(room_id, edit(original, "third"))
     assert (await relations_of(alice, room_id, original))["m.replace"]["event_id"] == third
     await redact(alice, room_id, third)

@@ -29,6 +29,7 @@ class UnreadTotals:
             rooms = await self._repository.load_rooms_with_news(user.user_id)
             user.counts = {}
             user.recount.update(rooms)
+        counts = user.counts
         joined = await self._user_rooms.load(user.user_id)
         while user.recount:
             room_id = user.recount.pop()
@@ -40,11 +41,13 @@ class UnreadTotals:
             except BaseException:
                 user.recount.add(room_id)
                 raise
+            if user.counts is not counts:  # all are to be counted anew, as of while this one was counted
+                return await self.total(user)
             if count:
-                user.counts[room_id] = count
+                counts[room_id] = count
             else:
-                user.counts.pop(room_id, None)
-        return sum(user.counts.values())
+                counts.pop(room_id, None)
+        return sum(counts.values())
 
     async def _count(self, user_id: str, room_id: str) -> int:
         room = self._registry.known(room_id) or await self._registry.load(room_id)
