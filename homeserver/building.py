@@ -96,6 +96,7 @@ from storage.directory import DirectoryRepository
 from storage.events import EventRepository
 from storage.federation import FederationRepository
 from storage.key_backup import KeyBackupRepository
+from storage.partial_rooms import PartialRoomRepository
 from storage.presence import PresenceRepository
 from storage.pushers import PusherRepository
 from storage.relations import RelationRepository
@@ -371,6 +372,7 @@ async def build_server(
             event_rows=event_rows,
             snapshots=snapshots,
             repository=FederationRepository(pool),
+            partial_rows=PartialRoomRepository(pool),
             typing=typing,
             receipts=receipts,
             presence=presence,

@@ -75,6 +75,9 @@ async def running(
         stack.push_async_callback(server.network.close)
         await server.federation.sender.open(server.stream.current)
         stack.push_async_callback(server.federation.sender.close)
+        if config.federation.enabled:
+            await server.federation.partial_rooms.open()
+        stack.push_async_callback(server.federation.partial_rooms.close)
         stack.push_async_callback(server.push_follower.stop)
         for loop in (
             server.push_follower.run(),

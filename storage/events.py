@@ -115,6 +115,29 @@ FROM unnest(
     txn_id, replaces, redacted_by, extremities, room_snapshot, origin_server_ts)
 """
 
+COPY_FROM_EVENTS = 100
+"""From how many events on they are copied, as the state of a room is that comes in: before, that costs more."""
+COPIED_COLUMNS = (
+    "position",
+    "snapshot",
+    "room",
+    "notify_count",
+    "highlight_count",
+    "device",
+    "kind",
+    "notifies",
+    "event_id",
+    "sender",
+    "type",
+    "json",
+    "txn_id",
+    "replaces",
+    "redacted_by",
+    "extremities",
+    "room_snapshot",
+    "origin_server_ts",
+)
+
 # An event without children is known as such when it is read: nearly all are. (A LIMIT keeps the planner from reading
 # all relations at once.)
 COLUMNS = """
@@ -205,8 +228,35 @@ def from_row(row: asyncpg.Record) -> StoredEvent:
     return event
 
 
+def _record(e: StoredEvent) -> tuple[Any, ...]:
+    """An event as a row of COPIED_COLUMNS."""
+    return (
+        e.position,
+        e.snapshot,
+        e.room,
+        e.notify_count,
+        e.highlight_count,
+        e.device,
+        e.kind,
+        e.notifies,
+        e.event_id,
+        e.pdu.sender,
+        e.pdu.type,
+        orjson.dumps(e.pdu.json),
+        e.txn_id,
+        e.replaces,
+        e.redacted_by,
+        e.extremities,
+        e.room_snapshot,
+        e.pdu.origin_server_ts,
+    )
+
+
 async def insert_events(connection: asyncpg.Connection, events: Sequence[StoredEvent]) -> None:
     """Writes events in one statement."""
+    if len(events) >= COPY_FROM_EVENTS:
+        await connection.copy_records_to_table("events", columns=COPIED_COLUMNS, records=map(_record, events))
+        return
     await connection.execute(
         INSERT_EVENTS,
         [e.position for e in events],

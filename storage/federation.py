@@ -50,13 +50,16 @@ INSERT_DESTINATIONS = """
 INSERT INTO destination_positions (destination, position) SELECT * FROM unnest($1::text[], $2::bigint[])
 ON CONFLICT DO NOTHING
 """
-# Who lacks events: by the newest that is for each server, in rooms that it is in, and of those that showed it out.
+# Who lacks events: by the newest that is for each server, in rooms that it is in (or, where not all members are known,
+# is said to be in), and of those that showed it out.
 DESTINATIONS_BEHIND = """
 WITH outgoing AS (SELECT o.position, e.room FROM outgoing_events o JOIN events e USING (position)),
 newest AS (SELECT room, max(position) AS position FROM outgoing GROUP BY room),
 due AS (
     SELECT substr(m.user_id, strpos(m.user_id, ':') + 1) AS destination, n.position
     FROM newest n JOIN memberships m USING (room) WHERE m.membership = 'join'
+    UNION ALL SELECT unnest(p.servers), n.position
+    FROM newest n JOIN partial_rooms p USING (room) WHERE NOT p.is_complete
     UNION ALL SELECT substr(m.user_id, strpos(m.user_id, ':') + 1), o.position
     FROM outgoing o JOIN memberships m USING (room, position) WHERE m.membership IN ('leave', 'ban')
 )
@@ -70,6 +73,7 @@ FROM outgoing_events o JOIN events e USING (position)
 WHERE o.position > $1 AND (
     EXISTS (SELECT FROM memberships m WHERE m.room = e.room AND m.membership = 'join'
         AND substr(m.user_id, strpos(m.user_id, ':') + 1) = $2)
+    OR EXISTS (SELECT FROM partial_rooms p WHERE p.room = e.room AND NOT p.is_complete AND $2 = ANY(p.servers))
     OR EXISTS (SELECT FROM memberships m WHERE m.room = e.room AND m.position = o.position
         AND m.membership IN ('leave', 'ban') AND substr(m.user_id, strpos(m.user_id, ':') + 1) = $2))
 """

@@ -9,13 +9,21 @@ import asyncpg
 
 
 class RoomRow(NamedTuple):
-    """A room this server knows. `room` is its number here, `room_id` its name everywhere."""
+    """A room this server knows. `room` is its number here, `room_id` its name everywhere.
+
+    `completed_position` is that from which on all members have been known, 0 for ever; `partial_servers` are those that
+    are in a room whose members are not, which its snapshot `partial_ground` lacks, and None for all others. These are
+    not written with the room.
+    """
 
     room: int
     room_id: str
     version: str
     creator: str
     is_public: bool
+    completed_position: int = 0
+    partial_servers: Sequence[str] | None = None
+    partial_ground: int = 0
 
 
 class AliasRow(NamedTuple):
@@ -73,7 +81,12 @@ SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::bool[]
 ON CONFLICT (user_id, room) DO UPDATE
 SET position = excluded.position, membership = excluded.membership, forgotten = excluded.forgotten
 """
-ROOM_BY_ID = "SELECT room, room_id, version, creator, is_public FROM rooms WHERE room_id = $1"
+ROOM_BY_ID = """
+SELECT room, room_id, version, creator, is_public, completed_position, p.servers, coalesce(p.ground, 0)
+FROM rooms LEFT JOIN (SELECT room, servers, ground FROM partial_rooms WHERE NOT is_complete) p USING (room)
+WHERE room_id = $1
+"""
+HAS_MEMBERSHIP = "SELECT EXISTS (SELECT FROM memberships WHERE user_id = $1 AND room = $2 AND position = $3)"
 ROOM_IDS = "SELECT room, room_id FROM rooms WHERE room = ANY($1::int[])"
 LAST_ROOM = "SELECT coalesce(max(room), 0) FROM rooms"
 STATE_KEYS = "SELECT key, type, state_key, resolved_position FROM state_keys WHERE room = $1"
@@ -97,6 +110,7 @@ ROOMS_CHANGED = """
 SELECT r.room_id FROM memberships m JOIN rooms r USING (room)
 WHERE m.user_id = $1 AND m.membership = 'join' AND (
     EXISTS (SELECT 1 FROM events e WHERE e.room = m.room AND e.kind = 0 AND e.position > $2)
+    OR r.completed_position > $2
     OR EXISTS (SELECT 1 FROM receipts c WHERE c.room = m.room AND c.position > $2))
 """
 FORGET_ROOM = "UPDATE memberships SET forgotten = true WHERE user_id = $1 AND room = $2"
@@ -120,7 +134,7 @@ SET_PUBLIC = "UPDATE rooms SET is_public = $2 WHERE room_id = $1"
 
 async def insert_rooms(connection: asyncpg.Connection, rows: Sequence[RoomRow]) -> None:
     """Writes rooms in one statement."""
-    await connection.execute(INSERT_ROOMS, *map(list, zip(*rows, strict=True)))
+    await connection.execute(INSERT_ROOMS, *map(list, zip(*(row[:5] for row in rows), strict=True)))
 
 
 async def insert_state_keys(connection: asyncpg.Connection, rows: Sequence[StateKeyRow]) -> None:

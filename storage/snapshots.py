@@ -14,6 +14,12 @@ from typing import NamedTuple
 import asyncpg
 
 CHUNK_ENTRIES = 1024
+GROUND_DEPTH = 2**24
+"""The depth of a *ground*: a state that another server told when this one came into a room.
+
+What stands on it has it for its last base and never merges it: a large state is written once, and what it lacks of the
+members of a room (docs/adr/0016) can be put into it later, beneath all that was built on it meanwhile.
+"""
 EMPTY = 0
 GONE = 0
 """The position of what a snapshot does not have any more though its base had it."""
@@ -33,6 +39,14 @@ class NewSnapshot(NamedTuple):
     snapshot: int
     parent: int
     changes: Mapping[int, int]
+    is_ground: bool = False
+
+
+class GroundRow(NamedTuple):
+    """All entries of a ground (see GROUND_DEPTH), of which some were not known when it was written."""
+
+    snapshot: int
+    entries: Mapping[int, int]
 
 
 INSERT_SNAPSHOTS = """
@@ -41,6 +55,9 @@ SELECT snapshot, first_key, base, depth, keys::int[], positions::bigint[]
 FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::int[], $5::text[], $6::text[])
     AS new (snapshot, first_key, base, depth, keys, positions)
 """
+
+DELETE_SNAPSHOTS = "DELETE FROM snapshots WHERE snapshot = ANY($1::bigint[])"
+HAS_SNAPSHOT = "SELECT EXISTS (SELECT FROM snapshots WHERE snapshot = $1)"
 
 LAYER = "SELECT base, depth, keys, positions FROM snapshots WHERE snapshot = $1"
 
@@ -147,8 +164,12 @@ class SnapshotRepository:
     async def plan(self, connection: asyncpg.Connection, new: Sequence[NewSnapshot]) -> list[tuple[int, Layer]]:
         """The layers to write for new snapshots, in order; a later one may stand on an earlier one."""
         planned: dict[int, Layer] = {}  # these are not stored yet, and have to be found whatever the cache forgets
-        for snapshot, parent, changes in new:
-            planned[snapshot] = await self._layer_on(connection, parent, changes, planned)
+        for snapshot, parent, changes, is_ground in new:
+            if is_ground:
+                assert parent == EMPTY, "a ground stands on nothing"
+                planned[snapshot] = Layer(EMPTY, GROUND_DEPTH, dict(changes))
+            else:
+                planned[snapshot] = await self._layer_on(connection, parent, changes, planned)
             self._remember(snapshot, planned[snapshot])
         return list(planned.items())
 
@@ -193,6 +214,14 @@ class SnapshotRepository:
         while self._cached_entries > self._max_cached_entries and len(self._layers) > 1:
             _, old = self._layers.popitem(last=False)
             self._cached_entries -= len(old.entries)
+
+    async def rewrite_grounds(self, connection: asyncpg.Connection, rows: Sequence[GroundRow]) -> None:
+        """Writes grounds anew, with more in them than before."""
+        await connection.execute(DELETE_SNAPSHOTS, [row.snapshot for row in rows])
+        layers = [(row.snapshot, Layer(EMPTY, GROUND_DEPTH, row.entries)) for row in rows]
+        await insert_snapshots(connection, layers)
+        for snapshot, layer in layers:
+            self._remember(snapshot, layer)
 
     def forget_cached(self) -> None:
         """Drops what is remembered: a transaction that wrote some of it was rolled back."""

@@ -30,9 +30,17 @@ from storage.federation import (
     insert_outgoing_edus,
     insert_pending_redactions,
 )
+from storage.partial_rooms import (
+    HAS_COMPLETED,
+    CompletedRow,
+    PartialRoomRow,
+    complete_rooms,
+    upsert_partial_rooms,
+)
 from storage.presence import HAS_STATUS, StatusRow, upsert_statuses
 from storage.relations import RelationRow, delete_relations, insert_relations
 from storage.rooms import (
+    HAS_MEMBERSHIP,
     AliasRow,
     MembershipRow,
     ReplacementRow,
@@ -46,7 +54,7 @@ from storage.rooms import (
     set_resolved,
     upsert_memberships,
 )
-from storage.snapshots import NewSnapshot, SnapshotRepository, insert_snapshots
+from storage.snapshots import HAS_SNAPSHOT, GroundRow, NewSnapshot, SnapshotRepository, insert_snapshots
 from storage.to_device import (
     HAS_TRANSACTION,
     ToDeviceRow,
@@ -110,14 +118,17 @@ class Writes:
         "account_data",
         "aliases",
         "announced_devices",
+        "completions",
         "counting_modes",
         "destinations",
         "device_lists",
         "events",
+        "grounds",
         "memberships",
         "moves",
         "outgoing",
         "outgoing_edus",
+        "partial_rooms",
         "pending_redactions",
         "personal_counts",
         "receipts",
@@ -166,6 +177,9 @@ class Writes:
         self.signatures: list[SignatureRow] = []
         self.device_lists: list[DeviceListRow] = []
         self.announced_devices: list[AnnouncedDeviceRow] = []
+        self.grounds: list[GroundRow] = []
+        self.partial_rooms: list[PartialRoomRow] = []
+        self.completions: list[CompletedRow] = []
 
     def extend(self, other: Writes) -> None:
         """Adds what another holds, behind what is here."""
@@ -208,6 +222,9 @@ KINDS = (
     "signatures",
     "device_lists",
     "announced_devices",
+    "grounds",
+    "partial_rooms",
+    "completions",
 )
 
 
@@ -256,6 +273,12 @@ class StreamRepository:
             found = await connection.fetchval(HAS_DEVICE_LIST, *writes.device_lists[-1])
         elif writes.signatures:
             found = await connection.fetchval(HAS_SIGNATURE, *writes.signatures[-1][:5])
+        elif writes.completions:
+            found = await connection.fetchval(HAS_COMPLETED, *writes.completions[-1])
+        elif writes.snapshots:
+            found = await connection.fetchval(HAS_SNAPSHOT, writes.snapshots[-1].snapshot)
+        elif writes.memberships:
+            found = await connection.fetchval(HAS_MEMBERSHIP, *writes.memberships[-1][:3])
         else:
             assert writes.aliases, "what else is written goes with events"
             found = await connection.fetchval(HAS_ALIAS, *writes.aliases[-1])
@@ -333,6 +356,12 @@ class StreamRepository:
                 await upsert_device_lists(connection, rows)
             case "announced_devices":
                 await upsert_announced_devices(connection, rows)
+            case "grounds":
+                await self._snapshots.rewrite_grounds(connection, rows)
+            case "partial_rooms":
+                await upsert_partial_rooms(connection, rows)
+            case "completions":
+                await complete_rooms(connection, rows)
             case _:
                 raise AssertionError(kind)
 

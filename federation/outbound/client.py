@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -25,9 +25,11 @@ from homeserver.services.remote import (
     RemoteMisbehaved,
     RemoteRefused,
     RemoteUnreachable,
+    TakeItems,
 )
 from matrix.canonical_json import JsonError, encode_canonical_json, parse_json
 from matrix.identifiers import is_server_name
+from matrix.json_lists import ListSplitter
 from matrix.request_authentication import Authorization, sign_request
 from matrix.signatures import SigningKey
 
@@ -37,6 +39,8 @@ MAX_TIMEOUT_MS = 600_000
 MAX_ERROR_CHARS = 300
 MAX_ERROR_BYTES = 64 * 1024
 PARSE_IN_THREAD_FROM_BYTES = 256 * 1024
+TAKE_ITEMS = 500
+"""How many items of a list are handed on at a time, or a few more."""
 
 # What users wait for is tried although the server failed before; the queues that work in the background do not try.
 _waited_for = re.compile(
@@ -108,17 +112,62 @@ class FederationClient:
         self._metrics.federation_requests.labels("ok").inc()
         return value
 
+    async def request_lists(
+        self,
+        destination: str,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        content: Any = None,
+        lists: Mapping[str, int],
+        take: TakeItems,
+    ) -> dict[str, Any]:
+        """See `Transport.request_lists`."""
+        try:
+            async with asyncio.timeout(MAX_TIMEOUT_MS / 1000):
+                async with self.stream(destination, path, method=method, query=query, content=content) as response:
+                    rest = await self._split(destination, response, ListSplitter(lists), take)
+        except TimeoutError:
+            self._metrics.federation_requests.labels("unreachable").inc()
+            raise RemoteUnreachable(destination, f"no whole answer within {MAX_TIMEOUT_MS / 1000:g} s") from None
+        except RemoteFailure as failure:
+            self._metrics.federation_requests.labels(_outcome(failure)).inc()
+            log.debug("federation request failed", destination=destination, path=path, reason=failure.reason)
+            raise
+        self._metrics.federation_requests.labels("ok").inc()
+        return rest
+
+    async def _split(
+        self, destination: str, response: aiohttp.ClientResponse, splitter: ListSplitter, take: TakeItems
+    ) -> dict[str, Any]:
+        waiting: list[tuple[str, bytes]] = []
+        try:
+            async for piece in self._https.pieces(destination, response, self._options.max_response_bytes):
+                waiting += splitter.feed(piece)
+                if len(waiting) >= TAKE_ITEMS:
+                    await take(waiting)
+                    waiting = []
+            last, rest = splitter.finish()
+            if waiting or last:
+                await take([*waiting, *last])
+            return rest
+        except JsonError as error:
+            raise RemoteMisbehaved(destination, f"the answer is {error}") from None
+
     @asynccontextmanager
     async def stream(
         self,
         destination: str,
         path: str,
         *,
+        method: str = "GET",
         query: Sequence[tuple[str, str]] = (),
+        content: Any = None,
         wait_ms: int = 0,
         signed: bool = True,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The 2xx answer to a GET request, whose body is still to come. `path` and `query` are as in `request`.
+        """The 2xx answer to a request, whose body is still to come. `path`, `query`, `content` are as in `request`.
 
         The server may wait `wait_ms` before it answers; how long the body takes is for the caller to bound.
         Raises RemoteFailure.
@@ -129,7 +178,7 @@ class FederationClient:
             try:
                 async with asyncio.timeout((wait_ms + self._options.request_timeout_ms) / 1000):
                     await stack.enter_async_context(self._slot(destination))
-                    response = await self._open(destination, uri, signed, stack)
+                    response = await self._open(destination, method, uri, content, signed, stack)
                     refusal = None if 200 <= response.status < 300 else await self._error(destination, response)
             except TimeoutError:
                 self._destinations.failed(destination)
@@ -146,14 +195,16 @@ class FederationClient:
                 raise refusal
             yield response
 
-    async def _open(self, destination: str, uri: str, signed: bool, stack: AsyncExitStack) -> aiohttp.ClientResponse:
-        headers = {"Accept": "*/*"}
+    async def _open(
+        self, destination: str, method: str, uri: str, content: Any, signed: bool, stack: AsyncExitStack
+    ) -> aiohttp.ClientResponse:
+        headers, body = {"Accept": "*/*"}, None
         if signed:
-            headers["Authorization"] = str(self._authorization("GET", uri, destination, None))
+            headers, body = self._signed(destination, method, uri, content)
         failure: ConnectionFailed | None = None
         for endpoint in await self._discovery.endpoints(destination):
             try:
-                opening = self._https.stream(destination, endpoint, "GET", uri, headers=headers)
+                opening = self._https.stream(destination, endpoint, method, uri, headers=headers, body=body)
                 return await stack.enter_async_context(opening)
             except ConnectionFailed as error:
                 failure = failure or error
@@ -210,14 +261,8 @@ class FederationClient:
                 del self._slots[destination]
 
     async def _ask(self, destination: str, method: str, uri: str, content: Any, max_bytes: int) -> Answer:
-        body = signed_content = None
-        if content is not None:
-            body = encode_canonical_json(content)
-            signed_content = orjson.Fragment(body)  # it is encoded once, and goes into what is signed as it is
-        authorization = self._authorization(method, uri, destination, signed_content)
-        headers = {"Authorization": str(authorization), "Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
+        headers, body = self._signed(destination, method, uri, content)
+        headers["Accept"] = "application/json"
         failure: ConnectionFailed | None = None
         for endpoint in await self._discovery.endpoints(destination):
             try:
@@ -229,6 +274,17 @@ class FederationClient:
         self._discovery.doubt(destination)
         assert failure is not None, "there is always an endpoint"
         raise failure
+
+    def _signed(self, destination: str, method: str, uri: str, content: Any) -> tuple[dict[str, str], bytes | None]:
+        """The headers that sign a request, and its body."""
+        body = signed_content = None
+        headers = {"Accept": "*/*"}
+        if content is not None:
+            body = encode_canonical_json(content)
+            signed_content = orjson.Fragment(body)  # it is encoded once, and goes into what is signed as it is
+            headers["Content-Type"] = "application/json"
+        headers["Authorization"] = str(self._authorization(method, uri, destination, signed_content))
+        return headers, body
 
     def _authorization(self, method: str, uri: str, destination: str, content: Any) -> Authorization:
         return sign_request(

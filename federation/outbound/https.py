@@ -153,24 +153,29 @@ class Https:
 
     async def read(self, destination: str, response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
         """The body as it is after decompression, which has to arrive at some speed."""
+        return b"".join([piece async for piece in self.pieces(destination, response, max_bytes)])
+
+    async def pieces(self, destination: str, response: aiohttp.ClientResponse, max_bytes: int) -> AsyncIterator[bytes]:
+        """The same as it arrives. While a piece is being worked on, no more than the next one is read."""
         if (response.content_length or 0) > max_bytes:
             raise RemoteMisbehaved(destination, f"the answer has more than {max_bytes} bytes")
-        chunks: list[bytes] = []
         size = 0
         while True:
+            chunks: list[bytes] = []
+            enough = size + MIN_PROGRESS_BYTES
             try:
                 async with asyncio.timeout(self._progress_window_s):
-                    enough = size + MIN_PROGRESS_BYTES
-                    while size < enough:
-                        chunk = await response.content.readany()
-                        if not chunk:
-                            return b"".join(chunks)
+                    while size < enough and (chunk := await response.content.readany()):
                         chunks.append(chunk)
                         size += len(chunk)
-                        if size > max_bytes:
-                            raise RemoteMisbehaved(destination, f"the answer has more than {max_bytes} bytes")
             except TimeoutError:
                 raise RemoteUnreachable(destination, "the answer arrives too slowly") from None
+            if size > max_bytes:
+                raise RemoteMisbehaved(destination, f"the answer has more than {max_bytes} bytes")
+            if chunks:
+                yield b"".join(chunks)
+            if size < enough:
+                return
 
     async def close(self) -> None:
         """Closes all connections."""

@@ -65,6 +65,8 @@ async def _members(
 ) -> list[StoredEvent]:
     """The member events that the reader sees (as of a position, if one is given), of some memberships."""
     server = request.server
+    if reader.room.partial is not None and reader.room.asked_members is not None:
+        reader.room.asked_members.add(reader.user_id)  # they are told the others when these are known
     if at is not None and at < reader.room.last_position:
         last = await server.events.load_timeline(
             reader.room.room, after=BEGINNING, up_to=min(at, reader.up_to or at), limit=1, backwards=True

@@ -6,7 +6,7 @@ depend on another server answers it as that request's specification says, usuall
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from homeserver.services.errors import MatrixError, NotFound
@@ -14,6 +14,9 @@ from homeserver.services.media.remote import RemoteMedia
 from homeserver.services.media.web import Web
 from matrix.signatures import VerifyKey
 from storage.server_keys import ServerKeyAnswer
+
+TakeItems = Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]]
+"""Takes some items of lists, each with the key of its list, as the text of a JSON object that is yet to be parsed."""
 
 
 class RemoteFailure(Exception):
@@ -82,6 +85,24 @@ class Transport(Protocol):
         some speed once it began. The answer is any JSON value, checked by `parse_json` alone.
 
         Raises RemoteFailure, and nothing else.
+        """
+
+    async def request_lists(
+        self,
+        destination: str,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        content: Any = None,
+        lists: Mapping[str, int],
+        take: TakeItems,
+    ) -> dict[str, Any]:
+        """The same for an answer, a JSON object, that has long lists of objects: `lists` says how many items each may
+        have. They are handed to `take` as they arrive, some at a time, and no more is read meanwhile: the whole is
+        never in memory. Returns the rest, with the lists empty.
+
+        Raises RemoteFailure, and what `take` raises.
         """
 
 

@@ -51,6 +51,25 @@ async def test_join_and_chat(weft: Homeserver, synapse: Synapse, side: str, vers
     assert (await state_event(joiner, room_id, "m.room.topic")).ok() == {"topic": "Talk"}
 
 
+async def test_members_who_were_left_out_come_behind(weft: Homeserver, synapse: Synapse) -> None:
+    joiner, *others = [await weft.register(), *[await synapse.register() for _ in range(4)]]
+    room_id = await others[0].create_room(preset="public_chat", name="Many")
+    for other in others[1:]:
+        await other.join(room_id)
+    since = (await joiner.sync())["next_batch"]
+    await join(joiner, room_id, others[0])
+    await joiner.send(room_id, "hello")
+    told: set[str] = set()
+    async with asyncio.timeout(30):
+        while not told >= {other.user_id for other in others}:
+            sync = await joiner.sync(since, timeout=2000)
+            since = sync["next_batch"]
+            section = sync.get("rooms", {}).get("join", {}).get(room_id, {"state": {"events": []}})
+            told |= {e["state_key"] for e in section["state"]["events"] if e["type"] == "m.room.member"}
+    members = (await joiner.in_room("GET", room_id, "joined_members")).ok()["joined"]
+    assert members.keys() == {user.user_id for user in (joiner, *others)}
+
+
 @pytest.mark.parametrize("side", SIDES)
 async def test_invite(weft: Homeserver, synapse: Synapse, side: str) -> None:
     inviter, invited = await users(side, weft, synapse)

@@ -20,8 +20,9 @@ from homeserver.http.router import Router
 from homeserver.services.errors import MatrixError, NotFound
 from homeserver.services.media.remote import RemoteFile
 from homeserver.services.media.web import WebAnswer, WebFailure
-from homeserver.services.remote import RemoteRefused, RemoteUnreachable
+from homeserver.services.remote import RemoteRefused, RemoteUnreachable, TakeItems
 from matrix.canonical_json import encode_canonical_json, parse_json
+from matrix.json_lists import ListSplitter
 from matrix.signatures import SigningKey, VerifyKey
 from storage.server_keys import ServerKeyAnswer
 
@@ -142,6 +143,25 @@ class SimulatedNetwork:
         """See `Transport.request`."""
         target = f"{path}?{urlencode(query)}" if query else path
         return await self._internet.request(self._server_name, destination, method, target, content)
+
+    async def request_lists(
+        self,
+        destination: str,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        content: Any = None,
+        lists: Mapping[str, int],
+        take: TakeItems,
+    ) -> dict[str, Any]:
+        """See `Transport.request_lists`."""
+        splitter = ListSplitter(lists)
+        answer = await self.request(destination, method, path, query=query, content=content)
+        items = splitter.feed(orjson.dumps(answer))
+        last, rest = splitter.finish()
+        await take([*items, *last])
+        return rest
 
     async def verify_keys(
         self, server_name: str, key_ids: Iterable[str], *, valid_at_ms: int

@@ -89,6 +89,17 @@ def real_time() -> Iterator[None]:
         loop.in_flight -= 1
 
 
+def count_connecting(pool: asyncpg.Pool) -> None:
+    """Counts connections that are being made as in flight: the pool closes those that were idle for some minutes."""
+    connect = pool._connect
+
+    async def counted(*args: Any, **more: Any) -> Any:
+        with real_time():
+            return await connect(*args, **more)
+
+    pool._connect = counted
+
+
 class CountedConnection(asyncpg.Connection):  # type: ignore[misc]
     """A connection whose queries are counted as in flight."""
 
@@ -96,6 +107,11 @@ class CountedConnection(asyncpg.Connection):  # type: ignore[misc]
         """See asyncpg."""
         with real_time():
             return await super().execute(query, *args, timeout=timeout)
+
+    async def copy_records_to_table(self, *args: Any, **more: Any) -> Any:
+        """See asyncpg."""
+        with real_time():
+            return await super().copy_records_to_table(*args, **more)
 
     async def _execute(self, *args: Any, **more: Any) -> Any:
         with real_time():

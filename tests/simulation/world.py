@@ -31,7 +31,7 @@ from storage.events import EventKind
 from tests.conftest import make_config
 from tests.simulation.network import Internet, SimulatedNetwork, Weather
 from tests.simulation.report import describe
-from tests.simulation.virtual_time import CountedConnection, VirtualTimeLoop, real_time
+from tests.simulation.virtual_time import CountedConnection, VirtualTimeLoop, count_connecting, real_time
 
 USERS_PER_SERVER = 2
 MAX_PAUSE_S = 2.0
@@ -51,6 +51,7 @@ class SimServer:
     server: Server | None = None
     database: Database | None = None
     tasks: tuple[asyncio.Task[None], ...] = ()
+    omit_from_events: int = 100
 
     async def start(self) -> None:
         """Comes (back) to life on its data."""
@@ -61,6 +62,7 @@ class SimServer:
         database = Database(self.url, max_connections=4, connection_class=CountedConnection)
         with real_time():
             await database.open()
+            count_connecting(database.pool)
             server = await build_server(
                 config,
                 database,
@@ -72,10 +74,12 @@ class SimServer:
             )
         sender = server.federation.sender
         await sender.open(server.stream.current)
+        server.federation.resident.omit_from_events = self.omit_from_events
         self.server, self.database = server, database
         self.tasks = tuple(asyncio.create_task(work) for work in (server.stream.run(), sender.persist_forever()))
         self.internet.servers[self.name] = server
         self.internet.keys[self.name] = server.signing_key
+        await server.federation.partial_rooms.open()
 
     async def crash(self) -> None:
         """Ends at once, in the middle of whatever it does."""
@@ -84,6 +88,7 @@ class SimServer:
         del self.internet.servers[self.name]
         self.database.abandon()
         self.server.federation.sender.abandon()
+        self.server.federation.partial_rooms.abandon()
         for task in self.tasks:
             task.cancel()
         await asyncio.wait(self.tasks)
@@ -170,8 +175,15 @@ class World:
             preset="public_chat", room_version=version, power_level_content_override={"users": levels}
         )
         room_id = await server.server.creation.create(_requester(creator), options)
+        # The others come when the weather is bad, and may be told who is in the room only afterwards.
+        share = self.rng.choice((0.9, 0.4))
+        omit_from_events = self.rng.choice((0, 0, 100))
+        for one in self.servers:
+            one.omit_from_events = omit_from_events
+            assert one.server is not None
+            one.server.federation.resident.omit_from_events = omit_from_events
         for other, user_id in self.users:
-            if user_id != creator and self.rng.random() < 0.9:
+            if user_id != creator and self.rng.random() < share:
                 assert other.server is not None
                 await other.server.membership.join(user_id, room_id, None, [server.name])
         await self._settle()
@@ -223,7 +235,9 @@ class World:
 
     def _is_busy(self) -> bool:
         return self.internet.under_way > 0 or any(
-            server.server is not None and server.server.federation.sender.is_busy for server in self.servers
+            server.server is not None
+            and (server.server.federation.sender.is_busy or server.server.federation.partial_rooms.is_busy)
+            for server in self.servers
         )
 
     async def _last_words(self, room_id: str) -> None:
@@ -247,6 +261,9 @@ class World:
         rooms = await self._rooms_of(room_id)
         for server in self.servers:
             if (room := rooms.get(server.name)) is not None and server.server is not None:
+                assert room.partial is None, f"{server.name} does not know who is in {room_id}"
+                stored = await server.server.access.state_at(room, room.tip.snapshot)
+                assert stored == room.state, f"{server.name} has stored another state of {room_id} than it has"
                 states[server.name] = await self._state(server.server, room)
                 known[server.name] = await self._events(server.server, room)
         if not states:

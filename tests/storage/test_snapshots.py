@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.snapshots import CHUNK_ENTRIES, NewSnapshot, SnapshotRepository, insert_snapshots
+from storage.snapshots import CHUNK_ENTRIES, GroundRow, NewSnapshot, SnapshotRepository, insert_snapshots
 
 MAX_KEY = 3 * CHUNK_ENTRIES
 
@@ -69,6 +69,41 @@ async def test_any_tree_of_snapshots_reads_like_whole_copies(
         keys = [rng.randint(1, MAX_KEY + 1) for _ in range(4)] + rng.choices(list(expected), k=4)
         assert await repository.load_keys(index + 1, keys) == {key: expected[key] for key in keys if key in expected}
     assert await repository.load(10**9) == {}
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32), is_cached=st.booleans())
+async def test_what_is_put_into_a_ground_is_in_all_that_stands_on_it(
+    pool: asyncpg.Pool, seed: int, is_cached: bool
+) -> None:
+    await pool.execute("TRUNCATE snapshots")
+    rng = random.Random(seed)
+    repository = SnapshotRepository(pool)
+    known = {key: key for key in range(1, rng.randint(2, 20))}
+    lacking = {key: 10**9 + key for key in rng.sample(range(20, MAX_KEY), rng.choice([1, 30, 2 * CHUNK_ENTRIES]))}
+    await write(pool, repository, [NewSnapshot(1, 0, known, is_ground=True)])
+    model = [known]
+    for index in range(1, 20):
+        parent = rng.randrange(index)
+        changes = {rng.choice([*known, *list(lacking)[:9]]): 10**6 + index}
+        model.append({**model[parent], **changes})
+        await write(pool, repository, [NewSnapshot(index + 1, parent + 1, changes)])
+    if not is_cached:
+        repository.forget_cached()
+    async with pool.acquire() as connection, connection.transaction():
+        await repository.rewrite_grounds(connection, [GroundRow(1, {**lacking, **known})])
+    model.append({**model[-1], 1: 5})
+    await write(pool, repository, [NewSnapshot(21, 20, {1: 5})])
+    whole = [{**lacking, **state} for state in model]
+    for index, state in enumerate(whole):
+        assert await repository.load(index + 1) == state
+    some = list(lacking)[:3]
+    assert await repository.load_keys(7, some) == {key: whole[6][key] for key in some}
+    assert await repository.load_differences([3, 17]) == {
+        key: [whole[2][key], whole[16][key]] for key in whole[2] if whole[2][key] != whole[16][key]
+    }
+    most = await pool.fetchval("SELECT max(cardinality(keys)) FROM snapshots WHERE snapshot > 1")
+    assert most < 20, "the ground was copied"
 
 
 async def test_snapshots_cost_what_changed(pool: asyncpg.Pool) -> None:

@@ -47,6 +47,8 @@ TASK_MODULES = {
     "homeserver/services/push/delivery.py": "one for each pusher that has something to push, cancelled at the stop",
     "homeserver/main.py": "the server's own loops, cancelled and waited for on the way out",
     "homeserver/services/account_data.py": "one load that all who ask share",
+    "homeserver/services/federation/gathering.py": "one for each batch, kept, and waited for when all have come",
+    "homeserver/services/federation/partial_rooms.py": "one for each room, kept, and looked at when it ends",
     "homeserver/services/federation/incoming_transactions.py": "one reception that all who repeat it share",
     "homeserver/services/federation/sending/sender.py": "one for each destination, kept, and looked at when it ends",
     "homeserver/services/media/shared.py": "one piece of work that all who ask share, broken off at the end",

@@ -76,8 +76,11 @@ class Backfill:
         self._next = min(await self._rows.load_first_position(), 0) - 1
 
     async def fill(self, room: Room) -> bool:
-        """Fetches events from before the oldest that a room has here. Whether there are more now."""
-        if not room.is_shared:
+        """Fetches events from before the oldest that a room has here. Whether there are more now.
+
+        Not while its members are not known: the whole state would have to be fetched for it, as it is already.
+        """
+        if not room.is_shared or room.partial is not None:
             return False
         lock = self._locks.get(room.room_id)
         if lock is None:

@@ -6,13 +6,14 @@ https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from homeserver.clock import Clock
 from homeserver.logs import get_logger
 from homeserver.services.errors import MatrixError, NotFound
+from homeserver.services.federation.gathering import Gathering, lists_of
 from homeserver.services.remote import RemoteFailure, RemoteMisbehaved, RemoteRefused, Transport, bad_gateway
 from matrix.pdu import InvalidPdu, Pdu, parse_pdu
 from matrix.room_versions import ROOM_VERSIONS, EventIdFormat, RoomVersion
@@ -20,6 +21,7 @@ from matrix.signatures import SigningKey, hash_and_sign_event
 
 log = get_logger(__name__)
 
+Gather = Callable[[RoomVersion], Gathering]
 Step = Literal["join", "leave", "knock"]
 TEMPLATE_KEYS = ("type", "room_id", "sender", "state_key", "prev_events", "auth_events", "depth")
 MAX_SERVERS_TRIED = 10
@@ -36,7 +38,7 @@ class Template(NamedTuple):
 
 
 class Accomplished(NamedTuple):
-    """A member event that a server in the room has accepted, and what it answered."""
+    """A member event that a server in the room has accepted, and what it answered, to a join without its events."""
 
     server: str
     pdu: Pdu
@@ -53,15 +55,24 @@ class Handshake:
         self._signing_key = signing_key
 
     async def run(
-        self, step: Step, user_id: str, room_id: str, servers: Sequence[str], content: dict[str, Any]
+        self,
+        step: Step,
+        user_id: str,
+        room_id: str,
+        servers: Sequence[str],
+        content: dict[str, Any],
+        gather: Gather | None = None,
     ) -> Accomplished:
-        """Asks one server after another. Raises MatrixError: what the room's servers said, or 502, 404 without any."""
+        """Asks one server after another. Raises MatrixError: what the room's servers said, or 502, 404 without any.
+
+        Where a state is answered, `gather` says for each attempt who takes its events, by the room's version.
+        """
         failure: MatrixError = NotFound("No server that is in the room is known")
         for server in [name for name in dict.fromkeys(servers) if name != self._server_name][:MAX_SERVERS_TRIED]:
             try:
                 template = await self._make(step, server, user_id, room_id)
                 pdu = self._sign(template, user_id, content)
-                return Accomplished(server, pdu, await self._send(step, template, pdu))
+                return Accomplished(server, pdu, await self._send(step, template, pdu, gather))
             except RemoteRefused as refusal:
                 failure = refusal_as_error(refusal)
                 if refusal.status == 403 and refusal.errcode == "M_FORBIDDEN":
@@ -124,12 +135,23 @@ class Handshake:
         }
         return self._sign(Template(self._server_name, before.room_version, template), user_id, content)
 
-    async def _send(self, step: Step, template: Template, pdu: Pdu) -> dict[str, Any]:
+    async def _send(self, step: Step, template: Template, pdu: Pdu, gather: Gather | None) -> dict[str, Any]:
         path = (
             f"/_matrix/federation/{SEND_VERSIONS[step]}/send_{step}/"
             f"{quote(pdu.room_id, safe='')}/{quote(pdu.event_id, safe='')}"
         )
-        answer = await self._transport.request(template.server, "PUT", path, content=pdu.json)
+        query = [("omit_members", "true")] if step == "join" else []
+        if gather is not None:
+            return await self._transport.request_lists(
+                template.server,
+                "PUT",
+                path,
+                query=query,
+                content=pdu.json,
+                lists=lists_of("state"),
+                take=gather(template.version).take,
+            )
+        answer = await self._transport.request(template.server, "PUT", path, query=query, content=pdu.json)
         if not isinstance(answer, dict):
             raise RemoteMisbehaved(template.server, "the answer is no object")
         return answer

@@ -38,12 +38,12 @@ class History:
         self._events = events
         self._branches = branches
 
-    async def access_room(self, origin: str, room_id: str) -> Room:
-        """A room that another server takes or took part in. Raises Forbidden, NotFound.
+    async def access_room(self, origin: str, room_id: str, *, whole: bool = False) -> Room:
+        """A room that another server takes or took part in, `whole` with all members known. Raises Forbidden, NotFound.
 
         Who was shown out may still ask for what was before: without it they would not understand that they were.
         """
-        room = await self._resident.access_room(origin, room_id)
+        room = await self._resident.access_room(origin, room_id, whole=whole)
         if origin not in room.servers and not any(get_domain(user_id) == origin for user_id in room.members):
             raise Forbidden("Your server is not in the room")
         return room
@@ -65,7 +65,7 @@ class History:
 
     async def state_before(self, origin: str, room_id: str, event_id: str) -> list[StoredEvent]:
         """The state before an event. Raises Forbidden, NotFound."""
-        room = await self.access_room(origin, room_id)
+        room = await self.access_room(origin, room_id, whole=True)
         event = await self.access_event(origin, event_id, room)
         if not event.snapshot:
             raise NotFound("The state at this event is not known")
@@ -187,6 +187,8 @@ class History:
         """
         if event.pdu.type == "m.room.member" and get_domain(event.pdu.state_key or "") == origin:
             return True
+        if room.partial is not None and event.position > room.partial.ground and origin in room.partial.servers:
+            return True  # it was sent what has happened here since: that its members are there is not known yet
         state = State(event.snapshot)
         loaded = await self._branches.load_auth_state(room, state, [HISTORY_VISIBILITY])
         found = loaded.get(HISTORY_VISIBILITY)

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from homeserver.logs import get_logger
 from homeserver.services.errors import MatrixError
+from homeserver.services.federation.holding import Holding
 from homeserver.services.federation.missing_events import MissingEvents
 from homeserver.services.federation.policy_servers import PolicyServers
 from homeserver.services.federation.receiving import Done, Dropped, Receiving
@@ -44,7 +45,9 @@ class IncomingEvents:
         missing_events: MissingEvents,
         receiving: Receiving,
         policy_servers: PolicyServers,
+        holding: Holding,
     ) -> None:
+        self._holding = holding
         self._registry = registry
         self._events = events
         self._verification = verification
@@ -84,6 +87,9 @@ class IncomingEvents:
         verified = await self._recommended(room, await self._verification.verify(events, room.version))
         taken: list[Done] = []
         async with self.lock(room_id):
+            if reason is None and (held := await self._hold(origin, room_id, verified)) is not None:
+                results.update(held)
+                return
             await self._load_known([one for one in verified if isinstance(one, Verified)])
             for event, one in zip(events, verified, strict=True):
                 if isinstance(one, InvalidPdu):
@@ -112,14 +118,32 @@ class IncomingEvents:
     async def _recommended(
         self, room: Room, verified: Sequence[Verified | InvalidPdu]
     ) -> Sequence[Verified | InvalidPdu]:
-        """Events with what the room's policy server says of them: of those that are new."""
-        if self._policy_servers.find(room) is None:
+        """Events with what the room's policy server says of them: of those that are new.
+
+        In a room that lacks members they are asked about when they are taken in.
+        """
+        if room.partial is not None or self._policy_servers.find(room) is None:
             return verified
         good = [one for one in verified if isinstance(one, Verified)]
         await self._load_known(good)
         new = [one for one in good if not self._is_taken_in(one)]
         checked = {one.pdu.event_id: one for one in await self._policy_servers.check(room, new)}
         return [checked.get(one.pdu.event_id, one) if isinstance(one, Verified) else one for one in verified]
+
+    async def _hold(
+        self, origin: str, room_id: str, verified: Sequence[Verified | InvalidPdu]
+    ) -> dict[str, dict[str, Any]] | None:
+        """What is answered to events of a room that lacks members, where they are kept for later; None elsewhere."""
+        room = await self._room(room_id)
+        if room.partial is None:
+            return None
+        return await self._holding.hold(room, origin, [one for one in verified if isinstance(one, Verified)])
+
+    async def receive_held(self, origin: str, room_id: str, pdu: Pdu) -> Done | None:
+        """Takes in an event that was held back. The caller holds the room's lock. Raises Dropped, RemoteFailure."""
+        await self._events.load_ids({pdu.event_id, *pdu.prev_events, *pdu.auth_events})
+        [one] = await self._policy_servers.check(await self._room(room_id), [Verified(pdu, frozenset())])
+        return await self._receive_one(origin, room_id, one)
 
     async def _joined_meanwhile(self, room_id: str) -> Room | None:
         """The room, once a user's join of it that is under way is done: events that follow it may come before that."""

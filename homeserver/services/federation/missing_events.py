@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import quote
 
 from homeserver.logs import get_logger
+from homeserver.services.federation.gathering import MAX_AUTH_CHAIN_EVENTS, MAX_STATE_EVENTS, Gathering, lists_of
 from homeserver.services.federation.outliers import Outliers
 from homeserver.services.federation.verification import Verification, Verified
 from homeserver.services.remote import RemoteFailure, RemoteMisbehaved, RemoteUnreachable, Transport
@@ -25,8 +27,6 @@ from storage.snapshots import GONE
 log = get_logger(__name__)
 
 MAX_MISSING_EVENTS = 50
-MAX_STATE_EVENTS = 100_000
-MAX_AUTH_CHAIN_EVENTS = 100_000
 MAX_SINGLE_EVENTS = 20
 """Up to how many events are asked for one by one; beyond, the whole state is."""
 
@@ -123,13 +123,26 @@ class MissingEvents:
         return await self._branches.load_all(room, state)
 
     async def _fetch_whole_state(self, origin: str, room: Room, event_id: str) -> None:
-        path = f"/_matrix/federation/v1/state/{quote(room.room_id, safe='')}"
-        answer = await self._transport.request(origin, "GET", path, query=[("event_id", event_id)])
-        events = [
-            *list_of(origin, answer, "auth_chain", MAX_AUTH_CHAIN_EVENTS),
-            *list_of(origin, answer, "pdus", MAX_STATE_EVENTS),
-        ]
-        await self._outliers.persist(room.room, await self._of_room(events, room))
+        async with aclosing(self.gathering(room.version, room.room_id)) as gathering:
+            await self.gather_state(origin, gathering, room.room_id, event_id)
+            await self._outliers.persist_packed(room.room, room.version, gathering.events)
+
+    def gathering(self, version: RoomVersion, room_id: str) -> Gathering:
+        """What takes the events of a room's state as they arrive."""
+        return Gathering(self._verification, version, room_id)
+
+    async def gather_state(self, origin: str, gathering: Gathering, room_id: str, event_id: str) -> None:
+        """Fetches the state before an event, and all that it rests on, into `pdus` and `auth_chain` of a gathering.
+
+        Raises RemoteFailure. https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1stateroomid
+        """
+        path = f"/_matrix/federation/v1/state/{quote(room_id, safe='')}"
+        rest = await self._transport.request_lists(
+            origin, "GET", path, query=[("event_id", event_id)], lists=lists_of("pdus"), take=gathering.take
+        )
+        for key in lists_of("pdus"):
+            list_of(origin, rest, key, 0)
+        await gathering.whole(origin)
 
     async def _fetch_single(self, origin: str, room: Room, event_ids: Collection[str]) -> None:
         async def fetch(event_id: str) -> Verified | None:

@@ -28,12 +28,14 @@ from homeserver.services.federation.foreign_rooms import ForeignRooms
 from homeserver.services.federation.guarded_sending import GuardedSending
 from homeserver.services.federation.handshake import Handshake
 from homeserver.services.federation.history import History
+from homeserver.services.federation.holding import Holding
 from homeserver.services.federation.incoming_events import IncomingEvents
 from homeserver.services.federation.incoming_transactions import IncomingTransactions
 from homeserver.services.federation.inviting import Inviting
 from homeserver.services.federation.joining import Joining
 from homeserver.services.federation.missing_events import MissingEvents
 from homeserver.services.federation.outliers import Outliers
+from homeserver.services.federation.partial_rooms import PartialRooms
 from homeserver.services.federation.policy_servers import PolicyServers
 from homeserver.services.federation.receiving import Receiving
 from homeserver.services.federation.resident import Resident
@@ -63,6 +65,7 @@ from matrix.signatures import SigningKey
 from storage.device_lists import DeviceListRepository
 from storage.events import EventRepository
 from storage.federation import FederationRepository
+from storage.partial_rooms import PartialRoomRepository
 from storage.remote_device_lists import RemoteDeviceListRepository
 from storage.rooms import RoomRepository
 from storage.snapshots import SnapshotRepository
@@ -98,6 +101,7 @@ class Surroundings:
     event_rows: EventRepository
     snapshots: SnapshotRepository
     repository: FederationRepository
+    partial_rows: PartialRoomRepository
     typing: Typing
     receipts: Receipts
     presence: Presence
@@ -142,6 +146,7 @@ class FederationParts:
     verification: Verification
     missing_events: MissingEvents
     outliers: Outliers
+    partial_rooms: PartialRooms
 
 
 def build_federation(around: Surroundings) -> FederationParts:
@@ -152,7 +157,24 @@ def build_federation(around: Surroundings) -> FederationParts:
     missing_events = MissingEvents(around.transport, verification, outliers, around.events, branches)
     receiving = Receiving(around.stream, around.events, around.acceptance, branches, around.missing, around.repository)
     policy_servers = PolicyServers(around.transport, around.clock)
-    incoming = IncomingEvents(around.registry, around.events, verification, missing_events, receiving, policy_servers)
+    holding = Holding(around.partial_rows)
+    incoming = IncomingEvents(
+        around.registry, around.events, verification, missing_events, receiving, policy_servers, holding
+    )
+    partial_rooms = PartialRooms(
+        around.partial_rows,
+        around.registry,
+        incoming,
+        holding,
+        missing_events,
+        outliers,
+        around.snapshots,
+        around.acceptance,
+        around.missing,
+        around.stream,
+        around.changes,
+        around.notifier,
+    )
     foreign_rooms = ForeignRooms(
         around.registry,
         around.rooms,
@@ -203,7 +225,16 @@ def build_federation(around: Surroundings) -> FederationParts:
         around.transport, around.clock, server_name=around.server_name, signing_key=around.signing_key
     )
     joining = Joining(
-        around.registry, around.events, foreign_rooms, handshake, verification, outliers, incoming, receiving
+        around.registry,
+        around.events,
+        foreign_rooms,
+        handshake,
+        verification,
+        outliers,
+        missing_events,
+        incoming,
+        receiving,
+        partial_rooms,
     )
     sender = Sender(
         around.transport,
@@ -271,4 +302,5 @@ def build_federation(around: Surroundings) -> FederationParts:
         verification=verification,
         missing_events=missing_events,
         outliers=outliers,
+        partial_rooms=partial_rooms,
     )

@@ -34,7 +34,8 @@ from matrix.event_auth import Rejection, auth_event_keys, check_event_auth, reda
 from matrix.pdu import Pdu
 from matrix.power_levels import PowerLevels
 from storage.events import EventKind, EventMove, StoredEvent
-from storage.federation import FederationRepository, PendingRedaction
+from storage.federation import DestinationRow, FederationRepository, PendingRedaction
+from storage.partial_rooms import PartialRoomRow
 from storage.snapshots import GONE
 from storage.stream import Writes
 
@@ -114,13 +115,25 @@ class Receiving:
         async with self._resolving(room):
             return await self._on_branch(room, pdu, RECEIVED, state_before=state_before, is_recommended=is_recommended)
 
-    async def take_over(self, room: Room, pdu: Pdu, state_before: State) -> Done | None:
-        """The same for a join that begins this server's part in a room: its state is the room's. Raises Dropped."""
+    async def take_over(
+        self, room: Room, pdu: Pdu, state_before: State, partial: PartialRoomRow | None = None
+    ) -> Done | None:
+        """The same for a join that begins this server's part in a room: its state is the room's. Raises Dropped.
+
+        With `partial`, of which a row is written then, the state lacks members.
+        """
         async with self._resolving(room):
             room.tip.extremities = []
             done = None
+            first = Writes()
+            if partial is not None:
+                room.lack_members(partial.ground, partial.servers)
+                first.partial_rooms.append(partial)
+                first.destinations += [DestinationRow(server, partial.ground) for server in partial.servers]
+            elif room.partial is not None:
+                room.complete(0)
             try:
-                done = await self._on_branch(room, pdu, RECEIVED, state_before=state_before, is_first=True)
+                done = await self._on_branch(room, pdu, RECEIVED, state_before=state_before, first=first)
             finally:
                 # Unless the event has become the tip, the room in memory is not what it was any more.
                 room.stale |= done is None or not room.tip.extremities
@@ -199,9 +212,10 @@ class Receiving:
         origin: Origin,
         state_before: State | None,
         *,
-        is_first: bool = False,
+        first: Writes | None = None,
         is_recommended: bool = True,
     ) -> Done | None:
+        """`first` is what is to be written with the event that begins this server's part in the room."""
         known = (await self._events.load_ids([pdu.event_id])).get(pdu.event_id)
         if known is not None and (known.kind in (EventKind.TIMELINE, EventKind.SOFT_FAILED) or known.snapshot):
             return None
@@ -213,11 +227,13 @@ class Receiving:
             log.info("an event is rejected", event_id=pdu.event_id, room_id=room.room_id, reason=rejection.reason)
             return self._set_aside(room, pdu, EventKind.REJECTED, state_before, known, writes)
         rejection = NOT_RECOMMENDED if not is_recommended else None
-        if rejection is None and not is_first:
+        if rejection is None and first is None:
             rejection = await self._judge_by_tip(room, pdu)
         if rejection is not None:
             log.info("an event is soft-failed", event_id=pdu.event_id, room_id=room.room_id, reason=rejection.reason)
             return self._set_aside(room, pdu, EventKind.SOFT_FAILED, state_before, known, writes)
+        elif first is not None:
+            writes = first
         placement = await self._placement(room, pdu, state_before)
         redacting = NO_REDACTION
         if self._concerns_redaction(pdu):

@@ -32,6 +32,8 @@ from storage.events import EventKind, StoredEvent
 
 MAX_LOADS = 8
 CHUNK_EVENTS = 1000
+OMIT_FROM_EVENTS = 100
+"""How large a state is from which on members are left out for who joins."""
 
 
 class Resident:
@@ -67,6 +69,7 @@ class Resident:
         self._authorise = authorise
         self._server_name = server_name
         self._signing_key = signing_key
+        self.omit_from_events = OMIT_FROM_EVENTS
 
     async def make(
         self, step: Step, origin: str, room_id: str, user_id: str, versions: Collection[str]
@@ -94,11 +97,16 @@ class Resident:
             unsigned.pop("event_id", None)
         return {"room_version": room.version.identifier, "event": {**unsigned, "origin": self._server_name}}
 
-    async def access_room(self, origin: str, room_id: str) -> Room:
-        """A room that this server is in and that lets the other server in. Raises NotFound, Forbidden."""
+    async def access_room(self, origin: str, room_id: str, *, whole: bool = True) -> Room:
+        """A room that this server is in and that lets the other server in. Raises NotFound, Forbidden.
+
+        With `whole`, a room whose members are not all known here is left to other servers.
+        """
         room = await self._access.access_room(room_id)
         if not room.local_joined:
             raise NotFound("This server is not in the room")
+        if whole and room.partial is not None:
+            raise NotFound("This server does not know yet who is in the room")
         if not is_admitted(room, origin):
             raise Forbidden("Your server is kept out of this room")
         return room
@@ -168,7 +176,8 @@ class Resident:
     async def joined(self, origin: str, event: StoredEvent, *, omit_members: bool) -> bytes:
         """What is answered to a join: the state before it, and all that this and the join rest on.
 
-        With `omit_members`, of the members only those that the state rests on and that name the room.
+        With `omit_members`, of the members only those that the state rests on and that name the room, unless it is
+        small: then one answer is better than two.
         """
         room = await self._access.access_room(event.pdu.room_id)
         state = await self._access.state_at(room, event.snapshot)
@@ -176,6 +185,7 @@ class Resident:
         if event.replaces is not None:
             state[event.pdu.state_key_pair] = event.replaces
         servers = sorted(room.servers.keys() - ({origin} if room.servers[origin] <= 1 else set()))
+        omit_members = omit_members and len(state) >= self.omit_from_events
         if omit_members:
             heroes = () if is_named(room) else heroes_of(room, event.pdu.sender)
             kept = {("m.room.member", user_id) for user_id in (*heroes, event.pdu.sender)}

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import orjson
 
 from homeserver.services.remote import KeyRing
+from matrix.canonical_json import JsonError, parse_json
 from matrix.hashes import content_hash_matches
 from matrix.identifiers import get_domain, is_user_id
 from matrix.pdu import InvalidPdu, Pdu, parse_pdu
@@ -57,10 +58,14 @@ class Verification:
         for number, event in enumerate(events, 1):
             if number % YIELD_AFTER_EVENTS == 0:
                 await asyncio.sleep(0)
-            try:
-                parsed.append(_storable(parse_pdu(_without_unsigned(event), version)))
-            except InvalidPdu as error:
-                parsed.append(error)
+            parsed.append(_parse(event, version))
+        return await self._verify(parsed, version)
+
+    async def verify_texts(self, texts: Sequence[bytes], version: RoomVersion) -> list[Verified | InvalidPdu]:
+        """The same for events that are still to be parsed, which is done in a thread."""
+        return await self._verify(await asyncio.to_thread(_parse_texts, texts, version), version)
+
+    async def _verify(self, parsed: Sequence[Pdu | InvalidPdu], version: RoomVersion) -> list[Verified | InvalidPdu]:
         pdus = [pdu for pdu in parsed if isinstance(pdu, Pdu)]
         keys = await self._load_keys(pdus, version)
         if len(pdus) < IN_THREAD_FROM_EVENTS:
@@ -90,6 +95,23 @@ class Verification:
 
         await asyncio.gather(*(load(server, key_ids) for server, key_ids in wanted.items() if key_ids))
         return found
+
+
+def _parse_texts(texts: Sequence[bytes], version: RoomVersion) -> list[Pdu | InvalidPdu]:
+    parsed: list[Pdu | InvalidPdu] = []
+    for text in texts:
+        try:
+            parsed.append(_parse(parse_json(text), version))
+        except JsonError as error:
+            parsed.append(InvalidPdu(str(error)))
+    return parsed
+
+
+def _parse(event: object, version: RoomVersion) -> Pdu | InvalidPdu:
+    try:
+        return _storable(parse_pdu(_without_unsigned(event), version))
+    except InvalidPdu as error:
+        return error
 
 
 def _storable(pdu: Pdu) -> Pdu:

@@ -18,7 +18,7 @@ import orjson
 
 from homeserver.services.rooms.counting import count_event, display_names
 from homeserver.services.rooms.event_cache import EventCache
-from homeserver.services.rooms.room import Extremity, NotLoaded, Room, StateKey
+from homeserver.services.rooms.room import MEMBER, Extremity, NotLoaded, Room, StateKey
 from homeserver.services.rooms.summaries import changes_summary, summary_row
 from homeserver.services.rooms.unread import UnreadCounts
 from homeserver.services.stream import Stream
@@ -83,6 +83,14 @@ class Accepted(NamedTuple):
 
     event: StoredEvent
     changes: StateChanges
+
+
+class Revealed(NamedTuple):
+    """A member event, at a position, that was in a room's state before that was known."""
+
+    user_id: str
+    position: int
+    membership: str
 
 
 class Acceptance:
@@ -237,6 +245,51 @@ class Acceptance:
             ]
         self._change_state(room, changes, event.position, writes)
         return changes
+
+    def reveal(self, room: Room, members: Sequence[Revealed], writes: Writes) -> tuple[int, Callable[[], None]]:
+        """Takes member events into the current state that were in it all the time, and were not known (docs/adr/0016).
+
+        What has changed since is left as it is. Returns the position under which they are to be submitted, and what
+        publishes them. Raises NotLoaded, before anything is changed, and Overloaded.
+        """
+        for member in members:
+            is_joining = member.membership == "join" and member.user_id.endswith(room.domain)
+            if is_joining and self._known_rules(member.user_id) is None:
+                raise NotLoaded((), (member.user_id,))
+        position = self._stream.next_position()
+        new = []
+        for member in members:
+            key = (MEMBER, member.user_id)
+            self._number(room, key, writes)
+            if key not in room.tip.state and key not in room.state:
+                new.append(member)
+                self._reveal_one(room, member, position, writes)
+
+        def publish() -> None:
+            room.pending -= 1
+            for member in new:
+                before = room.membership(member.user_id)
+                room.reveal_member(member.user_id, member.position, member.membership)
+                for tell in self.membership_observers:
+                    tell(room, member.user_id, member.membership, position, before)
+
+        room.pending += 1
+        return position, publish
+
+    def _reveal_one(self, room: Room, member: Revealed, position: int, writes: Writes) -> None:
+        user_id, membership = member.user_id, member.membership
+        before = room.tip_membership(user_id)
+        room.tip.joined_count += (membership == "join") - (before == "join")
+        if not user_id.endswith(room.domain):
+            self._expect_server(room, user_id, membership, position, writes)
+        else:
+            position = member.position  # by which they find the event
+            if membership in ("join", "invite"):
+                room.mentions.add(user_id)
+            if membership == "join" and (rules := self._known_rules(user_id)) is not None:
+                room.rule_groups.set(user_id, rules.in_room(room.room_id))
+        if membership != before:
+            writes.memberships.append(MembershipRow(user_id, room.room, position, membership))
 
     def _number(self, room: Room, key: StateKey, writes: Writes) -> int:
         number = room.keys.get(key)

@@ -22,7 +22,7 @@ from homeserver.clock import Clock
 from homeserver.services.errors import BadJson, Forbidden, TooLarge
 from homeserver.services.rooms.acceptance import Acceptance, Accepted, Origin
 from homeserver.services.rooms.event_cache import EventCache
-from homeserver.services.rooms.room import CREATE, NotLoaded, Room
+from homeserver.services.rooms.room import CREATE, MEMBER, NotLoaded, Room
 from homeserver.services.stream import Stream
 from matrix.canonical_json import JsonError, check_event_value
 from matrix.event_auth import auth_event_keys, check_event_auth
@@ -157,6 +157,8 @@ class Authoring:
 
         Raises what `author` raises.
         """
+        if draft.type == MEMBER and draft.state_key is not None:
+            room.check_known(draft.state_key)
         pdu, auth_state = self._build(room, draft)
         power_levels = room.power_levels if CREATE in auth_state else None
         rejection = check_event_auth(pdu, auth_state, power_levels=power_levels, verified_servers=(self._server_name,))

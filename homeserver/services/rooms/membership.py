@@ -102,6 +102,7 @@ class Membership:
         allowed = await self._fulfils_restriction(user_id, room)
 
         def draft(room: Room) -> Sequence[Draft]:
+            room.check_known(user_id)
             if room.tip_membership(user_id) == "join":
                 return ()
             full = event_content
@@ -232,6 +233,7 @@ class Membership:
         room = await self._access.access_joined_room(sender, room_id)
 
         def draft(room: Room) -> Sequence[Draft]:
+            room.check_known(user_id)
             if room.tip_membership(user_id) not in ("join", "invite", "knock"):
                 raise Forbidden("The user is not in the room")
             return (Draft("m.room.member", sender, _with_reason({"membership": "leave"}, reason), user_id),)
@@ -249,6 +251,7 @@ class Membership:
         room = await self._access.access_joined_room(sender, room_id)
 
         def draft(room: Room) -> Sequence[Draft]:
+            room.check_known(user_id)
             if room.tip_membership(user_id) != "ban":
                 raise MatrixError(403, "M_BAD_STATE", "The user is not banned")
             return (Draft("m.room.member", sender, _with_reason({"membership": "leave"}, reason), user_id),)

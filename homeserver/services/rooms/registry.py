@@ -102,7 +102,7 @@ class RoomRegistry:
         self._by_id[room.room_id] = room
         if len(self._by_id) > self._max_rooms:
             for room_id, old in self._by_id.items():
-                if not old.pending and not old.typing and old is not room:
+                if not (old.pending or old.typing or old.partial or old is room):
                     old.stale = True  # whoever holds it still must not build on it
                     del self._by_id[room_id]
                     break
@@ -126,6 +126,10 @@ class RoomRegistry:
         loaded = await self._cache.load(pinned.values())
         for key, position in pinned.items():
             room.pin(key, loaded[position])
+        room.completed_position = row.completed_position
+        if row.partial_servers is not None:
+            room.lack_members(row.partial_ground, row.partial_servers)
+            room.asked_members = None
         room.last_position = room.changed_position = room.timeline_after = last.position
         room.notify_count, room.highlight_count = last.notify_count, last.highlight_count
         extremities = [last]

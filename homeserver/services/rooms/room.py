@@ -27,6 +27,7 @@ StateKey = tuple[str, str]
 CREATE = ("m.room.create", "")
 POWER_LEVELS = ("m.room.power_levels", "")
 JOIN_RULES = ("m.room.join_rules", "")
+MEMBER = "m.room.member"
 
 TIMELINE_EVENTS = 32
 """How many of a room's newest events are kept at hand; up to twice as many before the older half is dropped."""
@@ -56,6 +57,21 @@ class Extremity(NamedTuple):
     def of(cls, event: StoredEvent) -> Extremity:
         """An event as the newest of its room, or of a branch of it."""
         return cls(event.position, event.snapshot, event.pdu.depth, event.pdu.reference)
+
+
+class Partial:
+    """What is known of a room of other servers while its members are not (docs/adr/0016).
+
+    `ground` is the snapshot that lacks them, `servers` are said to be in the room; `completed` is done when the members
+    are known, or the room is given up.
+    """
+
+    __slots__ = ("completed", "ground", "servers")
+
+    def __init__(self, ground: int, servers: Collection[str]) -> None:
+        self.ground = ground
+        self.servers = servers
+        self.completed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class Tip:
@@ -103,6 +119,8 @@ class Room:
     `resolving` is there while the state of several branches is being worked out: no event can be made until it is done.
     `resolved` tells of which keys' state changed, and at which position, without an event of their own: by resolution.
     `erased` are the members, of now or before, whose accounts are erased, and since when.
+    `partial` is there while not all members are known; at `completed_position` they came to be known, and
+    `asked_members` had asked for them before (None: perhaps everybody).
     `push_members` are the joined members who have pushers, None if that has not been found out; `ignoring` those with
     counts in memory who ignore somebody.
     """
@@ -116,6 +134,7 @@ class Room:
         self.pending = 0
         self.stale = False
         self.resolving: asyncio.Future[None] | None = None
+        self.partial: Partial | None = None
         # Published.
         self.keys: dict[StateKey, int] = {}
         self.state: dict[StateKey, int] = {}
@@ -126,6 +145,8 @@ class Room:
         self.servers: Counter[str] = Counter()
         self.is_expecting_servers = False
         self.resolved: dict[StateKey, int] = {}
+        self.completed_position = 0
+        self.asked_members: set[str] | None = None
         self.joined_count = 0
         self.invited_count = 0
         self.last_position = 0
@@ -181,7 +202,9 @@ class Room:
     def power_context(self, sender: str) -> RoomContext:
         """What push rules ask about the room when `sender` sends something."""
         levels = self.power_levels
-        return RoomContext(self.joined_count, levels.user(sender), {"room": levels.notification("room")})
+        # Each of the servers that are in the room has a member there, who may not be known yet.
+        joined_count = max(self.joined_count, len(self.partial.servers)) if self.partial else self.joined_count
+        return RoomContext(joined_count, levels.user(sender), {"room": levels.notification("room")})
 
     def membership(self, user_id: str) -> str | None:
         """A user's published membership; None if they never had one."""
@@ -190,6 +213,36 @@ class Room:
     def tip_membership(self, user_id: str) -> str | None:
         """A user's membership where the next event goes."""
         return self.tip.memberships.get(user_id) or self.members.get(user_id)
+
+    def check_known(self, user_id: str) -> None:
+        """Whether it is known what a user is to the room, if anything. Raises NotLoaded while that may yet be told."""
+        if self.partial is not None and self.tip_position((MEMBER, user_id)) is None:
+            raise NotLoaded((), busy=self.partial.completed)
+
+    def lack_members(self, ground: int, servers: Collection[str]) -> None:
+        """Notes that not all members are known yet, but `servers` are in the room."""
+        if self.partial is not None:
+            self.complete(0)
+        self.partial = Partial(ground, servers)
+        self.asked_members = set()
+        for server in servers:
+            self._count_server(server, 1)
+
+    def complete(self, position: int) -> None:
+        """Notes that all members are known from a position on, or that the room was given up."""
+        assert self.partial is not None, f"{self.room_id} lacks nobody"
+        for server in self.partial.servers:
+            self._count_server(server, -1)
+        if not self.partial.completed.done():
+            self.partial.completed.set_result(None)
+        self.partial = None
+        self.completed_position = max(self.completed_position, position)
+        self.changed_position = max(self.changed_position, position)
+
+    def reveal_member(self, user_id: str, position: int, membership: str) -> None:
+        """Takes in a member event that was in the state all the time, and was not known."""
+        self.state[MEMBER, user_id] = position
+        self.publish_membership(user_id, membership)
 
     def erased_before(self, position: float) -> frozenset[str]:
         """Whose accounts were erased before a position."""

@@ -60,17 +60,18 @@ class Sending:
     async def author(self, room: Room, drafts: Callable[[Room], Sequence[Draft]]) -> list[StoredEvent]:
         """Makes the events that `drafts` wants, reading what is not in memory first; returns when they are durable.
 
-        `drafts` is called anew with the room each time, and nothing happens between its last call and the events.
+        `drafts` is called anew with the room each time, and nothing happens between its last call and the events. It
+        may raise NotLoaded too.
         """
         for _ in range(MAX_LOADS):
             if room.stale:
                 room = await self._access.access_room(room.room_id)
-            wanted = drafts(room)
-            if not wanted:
-                return []
-            if self.guard is not None and self.guard.guards(room, wanted):
-                return await self.guard.author(room, drafts)
             try:
+                wanted = drafts(room)
+                if not wanted:
+                    return []
+                if self.guard is not None and self.guard.guards(room, wanted):
+                    return await self.guard.author(room, drafts)
                 made, done = self._authoring.author(room, wanted)
             except NotLoaded as missing:
                 await self._missing.load(missing)

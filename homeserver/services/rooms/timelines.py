@@ -126,6 +126,10 @@ class Timelines:
                 if may_fill and backwards and fills < MAX_FILLS and await self._fill_back(reader.room):
                     fills += 1
                     continue
+                if may_fill and backwards and reader.room.partial is not None:
+                    # There is more, to which belongs a state that is not known yet. A token that is the same as the
+                    # one before would say that there is not.
+                    return Page(found, at if at < start else max(start - 1, 0))
                 return Page(found, None)
         return Page(found, at)
 

@@ -20,7 +20,7 @@ from homeserver.services.receipts import Receipts
 from homeserver.services.rooms.access import NOBODY, Access, Reader
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.membership_history import UNKNOWN, MembershipHistory, load_membership_history
-from homeserver.services.rooms.room import Room
+from homeserver.services.rooms.room import MEMBER, Room
 from homeserver.services.rooms.stripped_state import STRIPPED_STATE, foreign_stripped_state, stripped_event
 from homeserver.services.rooms.timelines import Slice, Timelines
 from homeserver.services.rooms.user_rooms import UserRoom
@@ -100,7 +100,8 @@ class RoomSections:
             if request.state_after:
                 shared += b',"state_after":{"events":[]}'
             return shared + await self._unread_json(request, room) + b"}"
-        is_new = user_room.position > request.since or request.full_state
+        # Whose members have come to be known since then is told whole.
+        is_new = user_room.position > request.since or request.full_state or room.completed_position > request.since
         since = 0 if user_room.position > request.since else request.since
         erased = room.erased_before(user_room.position) if room.erased else NOBODY
         reader = Reader(room, user_id, None, "join", request.ignored, erased)
@@ -178,7 +179,10 @@ class RoomSections:
             user_room.position <= since
             and room.receipts_position <= since
             and room.typing_position <= since
-            and max(room.timeline_after, self._started_at) <= since < room.last_position <= request.now
+            and max(room.timeline_after, room.completed_position, self._started_at)
+            <= since
+            < room.last_position
+            <= request.now
             and not request.full_state
             and request.shows_all_messages
             and self._access.sees_everything(Reader(room, request.requester.user_id, None, "join"))
@@ -320,7 +324,7 @@ class RoomSections:
         state_filter = request.filter.room.state
         if not state_filter.allows_room(room.room_id):
             return []
-        if not state_filter.lazy_load_members:
+        if not state_filter.lazy_load_members or _has_asked_in_vain(request, room):
             positions = list(state.values())
         else:
             positions = [position for key, position in state.items() if key[0] != "m.room.member"]
@@ -370,7 +374,13 @@ class RoomSections:
             since = request.since if not is_new else 0
             members = self._lazy_members.unsent(device, room.room, members, since)
         if gap_after:
-            members |= {key[1]: at for key, at in state.items() if key[0] == "m.room.member" and at > gap_after}
+            # Those who came to be known together with all others are not news by themselves.
+            known = room.completed_position
+            members |= {
+                key[1]: at
+                for key, at in state.items()
+                if key[0] == MEMBER and at > gap_after and (at > known or key[1].endswith(room.domain))
+            }
         self._lazy_members.note(device, room.room, members, request.now)
         return list(members.values())
 
@@ -457,6 +467,12 @@ def filter_account_data(rows: Iterable[AccountDataRow], room_id: str, chosen: Ro
 
 def _has_members(*groups: Iterable[StoredEvent]) -> bool:
     return any(event.pdu.type == "m.room.member" for group in groups for event in group)
+
+
+def _has_asked_in_vain(request: SyncRequest, room: Room) -> bool:
+    """Whether a user may have asked for all members before they were known, and will not ask again."""
+    is_news = 0 < request.since < room.completed_position <= request.now
+    return is_news and (room.asked_members is None or request.requester.user_id in room.asked_members)
 
 
 def _is_member(event: StoredEvent) -> bool:
