@@ -70,6 +70,7 @@ from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.remote_spaces import RemoteSpaces
 from homeserver.services.rooms.sending import Sending
 from homeserver.services.rooms.spaces import Spaces
+from homeserver.services.rooms.succession import Succession
 from homeserver.services.rooms.tags import RoomTags
 from homeserver.services.rooms.thread_lookup import ThreadLookup
 from homeserver.services.rooms.timelines import Timelines
@@ -286,8 +287,9 @@ async def build_server(
     service_rows = AppserviceRepository(pool)
     aliases = Aliases(rooms, access, stream, network.transport, server_name=name, may_have=services.may_have_alias)
     listings = DirectoryRepository(pool)
-    room_tags = RoomTags(account_data, access)
-    membership.on_joined = room_tags.follow
+    room_tags = RoomTags(account_data)
+    succession = Succession(access, room_tags, push_rules)
+    membership.on_joined = succession.follow
     rate_limits = RateLimiter(config.rate_limits, clock)
     sessions = Sessions(accounts, clock, max_cached_tokens=caches.tokens, lifetimes=config.sessions)
     sessions.on_account_erased += [registry.erase, lambda user_id, _position: presence.on_profile(user_id, {})]
@@ -388,7 +390,7 @@ async def build_server(
     timelines.fill_back = federation.backfill.fill
     network.destinations.on_recovered.append(federation.sender.on_recovered)
     upgrades = Upgrades(
-        access, registry, authoring, events, rooms, profiles, room_tags, missing_state, server_name=name
+        access, registry, authoring, events, rooms, profiles, succession, missing_state, server_name=name
     )
     upgrades.on_aliases_changed = aliases.on_changed = appservices.interest.forget
     return Server(

@@ -412,11 +412,11 @@ class AccountRepository:
 
         try:
             async with self._pool.acquire() as connection:
-                await connection.add_listener(SESSIONS_ENDED, notice)
-                await connection.add_listener(ACCOUNTS_ERASED, notice_erased)
                 connection.add_termination_listener(terminated)
-                on_ended(None)
                 try:
+                    await connection.add_listener(SESSIONS_ENDED, notice)
+                    await connection.add_listener(ACCOUNTS_ERASED, notice_erased)
+                    on_ended(None)
                     await broken.wait()
                 finally:
                     connection.remove_termination_listener(terminated)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from homeserver.http.request import Request, Result, Route
 
-VERSIONS = ("r0.6.1", *(f"v1.{minor}" for minor in range(1, 13)))
-"""What a client may rely on. A version is added once everything that it requires of servers is there."""
+VERSIONS = ("r0.6.1", *(f"v1.{minor}" for minor in range(1, 20)))
+"""What a client may rely on. Of no version there are peeking (`GET /events`) and the search of messages."""
 
 UNSTABLE_FEATURES = {"org.matrix.msc3814": True}
 """Proposals that are served before they are in the specification: dehydrated devices."""

@@ -85,6 +85,32 @@ def change_rule(ruleset: Ruleset, kind: str, rule_id: str, field: str, value: ob
     return {**ruleset, kind: [changed if rule["rule_id"] == rule_id else rule for rule in ruleset[kind]]}
 
 
+def copy_room_rules(ruleset: Ruleset, old_room_id: str, new_room_id: str) -> Ruleset:
+    """Has the user's rules that are named after one room for another one too, each right before the one it is like.
+
+    That is how clients set what a room notifies of: by a room rule, or by an override rule whose condition has the
+    room's ID. A rule that is named after the other room already stays as it is.
+    """
+    copied: Ruleset = {}
+    for kind, rules in ruleset.items():
+        has_own = any(rule["rule_id"] == new_room_id for rule in rules)
+        copied[kind] = []
+        for rule in rules:
+            if rule["rule_id"] == old_room_id and not rule["default"] and not has_own:
+                copied[kind].append(_rule_of_room(rule, old_room_id, new_room_id))
+            copied[kind].append(rule)
+    return copied
+
+
+def _rule_of_room(rule: Rule, old_room_id: str, new_room_id: str) -> Rule:
+    in_old = {"kind": "event_match", "key": "room_id", "pattern": old_room_id}
+    in_new = {**in_old, "pattern": new_room_id}
+    changed = {**rule, "rule_id": new_room_id}
+    if "conditions" in rule:
+        changed["conditions"] = [in_new if condition == in_old else condition for condition in rule["conditions"]]
+    return changed
+
+
 def own_part(ruleset: Mapping[str, Sequence[Rule]], user_id: str) -> Ruleset:
     """What of a rule set is the user's: their rules, and what they have changed of the server's own."""
     defaults = default_ruleset(user_id)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.client import Answer, Homeserver, User
-from tests.client_api.support import encode, make_room, membership_of, state_event
+from tests.client_api.support import encode, joined, make_room, membership_of, state_event
 
 
 @pytest.fixture
@@ -158,3 +158,24 @@ async def test_tags_follow_into_the_new_room(alice: User, bob: User) -> None:
     claim = {"predecessor": {"room_id": room_id}}
     false_heir = await make_room(bob, creator=alice, creation_content=claim)
     assert (await bob.request("GET", tags(bob, false_heir))).ok() == {"tags": {}}
+
+
+async def test_notifications_follow_into_the_new_room(alice: User, bob: User) -> None:
+    room_id = await make_room(bob, creator=alice)
+    other = await make_room(bob, creator=alice)
+    mute = {"actions": [], "conditions": [{"kind": "event_match", "key": "room_id", "pattern": room_id}]}
+    (await bob.request("PUT", f"pushrules/global/override/{encode(room_id)}", mute)).ok()
+    (await bob.request("PUT", f"pushrules/global/room/{encode(other)}", {"actions": ["notify"]})).ok()
+    (await alice.request("PUT", f"pushrules/global/room/{encode(room_id)}", {"actions": ["notify"]})).ok()
+    replacement = (await upgrade(alice, room_id, "12")).ok()["replacement_room"]
+    before = (await bob.request("GET", "pushrules/")).ok()["global"]
+    await bob.join(replacement)
+    rules = (await bob.request("GET", "pushrules/")).ok()["global"]
+    muted, *rest = [rule for rule in rules["override"] if rule not in before["override"]]
+    assert rest == []
+    assert (muted["rule_id"], muted["actions"]) == (replacement, [])
+    assert muted["conditions"] == [{"kind": "event_match", "key": "room_id", "pattern": replacement}]
+    assert rules["room"] == before["room"]
+    assert (await alice.request("GET", f"pushrules/global/room/{encode(replacement)}")).ok()["actions"] == ["notify"]
+    await alice.send(replacement, "nobody hears this")
+    assert joined(await bob.sync(), replacement)["unread_notifications"]["notification_count"] == 0

@@ -29,7 +29,7 @@ from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.missing_state import MissingState
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import CREATE, POWER_LEVELS, NotLoaded, Room
-from homeserver.services.rooms.tags import RoomTags
+from homeserver.services.rooms.succession import Succession
 from matrix.identifiers import is_user_id
 from matrix.power_levels import DEFAULT_LEVELS, get_creators, parse_level
 from matrix.room_versions import ROOM_VERSIONS, RoomVersion
@@ -69,7 +69,7 @@ class Upgrades:
         events: EventCache,
         rooms: RoomRepository,
         profiles: Profiles,
-        room_tags: RoomTags,
+        succession: Succession,
         missing: MissingState,
         *,
         server_name: str,
@@ -80,7 +80,7 @@ class Upgrades:
         self._events = events
         self._rooms = rooms
         self._profiles = profiles
-        self._room_tags = room_tags
+        self._succession = succession
         self._missing = missing
         self._server_name = server_name
         self.on_aliases_changed: Callable[[Room], None] | None = None
@@ -142,7 +142,7 @@ class Upgrades:
         room.aliases.clear()
         if self.on_aliases_changed is not None:
             self.on_aliases_changed(room)
-        await self._room_tags.follow(user_id, new)
+        await self._succession.follow(user_id, new)
         return new.room_id
 
     def _author(
