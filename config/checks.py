@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from matrix.identifiers import is_server_name, is_user_id
 from matrix.room_versions import ROOM_VERSIONS
+from matrix.third_party_ids import canonical_email
 
 _KEY_ID = re.compile(r"ed25519:[A-Za-z0-9_]+")
 _OPAQUE = re.compile(r"[0-9a-zA-Z._~-]{1,255}")
@@ -142,6 +143,20 @@ def check_date(value: str) -> str | None:
 def check_turn_uri(value: str) -> str | None:
     """A TURN URI, https://www.rfc-editor.org/rfc/rfc7065."""
     return None if _TURN_URI.fullmatch(value) else "must be a URI such as turn:turn.example.org?transport=udp"
+
+
+def check_mail_host(value: str) -> str | None:
+    """A host name or an IP address, without a port."""
+    if check_ip_address(value) is None or (is_server_name(value) and ":" not in value):
+        return None
+    return "must be a host name such as mail.example.org"
+
+
+def check_email_address(value: str) -> str | None:
+    """An e-mail address, https://spec.matrix.org/v1.19/appendices/#e-mail."""
+    if canonical_email(value) is not None:
+        return None
+    return "must be an e-mail address such as noreply@example.org, without a name"
 
 
 def check_database_url(value: str) -> str | None:

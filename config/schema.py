@@ -15,6 +15,7 @@ from typing import Literal
 
 from config import checks
 from config.declare import REQUIRED, option
+from config.email import Email
 from config.media import S3, Media
 from config.secret import Secret
 
@@ -124,6 +125,7 @@ class Registration:
         secret=True,
     )
     policies: tuple[Policy, ...] = option((), "What people have to accept.", check_all=checks.check_policies)
+    require_email: bool = option(False, "Whether an account takes an e-mail address that is confirmed.")
     shared_secret: Secret | None = option(
         None, "Lets tools that know it register users, administrators too, in every mode; null for none.", secret=True
     )
@@ -222,6 +224,9 @@ class RateLimits:
     login: RateLimit | None = option(RateLimit(0.5, 10), "Logins, per address.")
     login_failed: RateLimit | None = option(RateLimit(0.1, 5), "Failed logins, per account.")
     registration: RateLimit | None = option(RateLimit(0.1, 5), "Registrations, per address.")
+    email: RateLimit | None = option(
+        RateLimit(0.002, 5), "Mails asked for to confirm an address, per address of the network and of the mail."
+    )
     login_token: RateLimit | None = option(RateLimit(0.02, 3), "Tokens for logging in on another device, per user.")
     credentials: RateLimit | None = option(
         RateLimit(0.5, 10), "Refreshed sessions, OpenID tokens and TURN credentials, per session or user."
@@ -440,11 +445,17 @@ class Config:
     )
     federation: Federation = option(Federation(), "")
     push: Push = option(Push(), "")
+    email: Email = option(Email(), "")
     logging: Logging = option(Logging(), "")
     rooms: Rooms = option(Rooms(), "")
     presence: Presence = option(Presence(), "")
     limits: Limits = option(Limits(), "")
     caches: Caches = option(Caches(), "")
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong between options: pairs of a key and a complaint."""
+        if self.registration.require_email and self.email.host is None:
+            yield "registration.require_email", "must not be set unless email.host is"
 
     @property
     def base_url(self) -> str:

@@ -6,6 +6,7 @@ A line per part, in the order in which they need each other: what stands further
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from config.schema import Config
 from federation.outbound.network import build_network
@@ -22,12 +23,14 @@ from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.registration import Registration
 from homeserver.services.accounts.sessions import Sessions
 from homeserver.services.accounts.shared_secret import SharedSecretRegistration
+from homeserver.services.accounts.third_party_ids import ThirdPartyIds
 from homeserver.services.aggregations import Aggregations
 from homeserver.services.appservices.assembly import Foundations, assemble
 from homeserver.services.appservices.calls import ServiceCalls, ServiceClient
 from homeserver.services.appservices.services import Services
 from homeserver.services.changes import Changes
 from homeserver.services.client_events import ClientEvents
+from homeserver.services.email.transport import MailTransport
 from homeserver.services.encryption.cross_signing import CrossSigning
 from homeserver.services.encryption.dehydrated_devices import DehydratedDevices
 from homeserver.services.encryption.device_keys import DeviceKeys
@@ -107,10 +110,14 @@ from storage.rooms import RoomRepository
 from storage.server_keys import ServerKeyRepository
 from storage.snapshots import SnapshotRepository
 from storage.stream import StreamRepository
+from storage.threepids import ThreepidRepository
 from storage.to_device import ToDeviceRepository
 from storage.tokens import TokenRepository
 from storage.unread import UnreadRepository
 from storage.user_data import UserDataRepository
+
+if TYPE_CHECKING:
+    from homeserver.services.accounts.email_parts import EmailParts
 
 
 async def build_server(
@@ -121,9 +128,11 @@ async def build_server(
     push_gateway: PushGateway,
     service_client: ServiceClient,
     *,
+    mail_transport: MailTransport | None = None,
     make_network: Callable[..., Network] = build_network,
 ) -> Server:
-    """Makes every service, once the database is open. `service_client` is the way to application services.
+    """Makes every service, once the database is open. `service_client` is the way to application services,
+    `mail_transport` that of mails, where any are sent.
 
     `make_network` is given by the simulation alone. Raises ConfigError for registrations of application services that
     cannot be used.
@@ -303,7 +312,14 @@ async def build_server(
     sessions.on_devices_ended = pushers.devices_ended
     tokens = TokenRepository(pool)
     passwords = Passwords(accounts, sessions)
-    login = Login(name, accounts, passwords, sessions, rate_limits, tokens, clock)
+    threepids = ThreepidRepository(pool)
+    third_party_ids = ThirdPartyIds(threepids, clock)
+    login = Login(name, accounts, passwords, sessions, rate_limits, tokens, clock, third_party_ids)
+    email = None
+    if mail_transport is not None:
+        email = _build_email(
+            config, mail_transport, threepids, accounts, passwords, sessions, rate_limits, signing_key, clock, metrics
+        )
     registration = Registration(
         config.registration,
         name,
@@ -313,6 +329,7 @@ async def build_server(
         clock,
         tokens,
         is_exclusive=services.is_reserved_user,
+        has_email=email is not None,
     )
     base = Foundations(
         config=config,
@@ -405,11 +422,15 @@ async def build_server(
         sessions=sessions,
         login=login,
         passwords=passwords,
+        third_party_ids=third_party_ids,
+        email=email,
         registration=registration,
         shared_secret_registration=SharedSecretRegistration(
             config.registration.shared_secret, registration, login, clock
         ),
-        interactive_auth=InteractiveAuth(accounts, login, registration, clock),
+        interactive_auth=InteractiveAuth(
+            accounts, login, registration, clock, None if email is None else email.validations
+        ),
         moderation=Moderation(accounts, sessions, name),
         openid=OpenId(tokens, clock),
         reports=Reports(ReportRepository(pool), accounts, access, clock, server_name=name),
@@ -462,6 +483,13 @@ async def build_server(
         sync=sync,
         appservices=appservices,
     )
+
+
+def _build_email(config: Config, transport: MailTransport, *parts: Any) -> EmailParts:
+    # Imported where it is wanted: the template engine takes memory, and time at the start.
+    from homeserver.services.accounts.email_parts import build_email
+
+    return build_email(config, transport, *parts)
 
 
 def _accept_jwt(config: Config, login: Login, accounts: AccountRepository, registration: Registration) -> None:

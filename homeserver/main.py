@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 from aiohttp import web
@@ -31,6 +31,9 @@ from homeserver.logs import get_logger
 from homeserver.services.notifier import Notifier
 from storage.database import CONNECTION_ERRORS, Database
 from storage.embedded import EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from homeserver.smtp.client import SmtpClient
 
 log = get_logger(__name__)
 
@@ -67,7 +70,12 @@ async def running(
         push_gateway, service_client = HttpPushGateway(config.push), HttpServiceClient()
         stack.push_async_callback(push_gateway.close)
         stack.push_async_callback(service_client.close)
-        server = await build_server(config, database, clock, notifier, push_gateway, service_client)
+        mail_transport = _mail_transport(config)
+        if mail_transport is not None:
+            stack.push_async_callback(mail_transport.close)
+        server = await build_server(
+            config, database, clock, notifier, push_gateway, service_client, mail_transport=mail_transport
+        )
         server.media.open()
         stack.push_async_callback(server.media.close)
         writer = asyncio.create_task(server.stream.run(), name="stream writer")
@@ -95,6 +103,7 @@ async def running(
             server.appservices.deliveries.save_forever(),
             server.federation.outgoing_edus.flush_forever(),
             server.federation.dummy_events.run_forever(),
+            *([server.email.validation_mails.run()] if server.email is not None else ()),
         ):
             stack.push_async_callback(_cancel, _background(loop))
         stack.push_async_callback(server.appservices.deliveries.stop)
@@ -104,6 +113,16 @@ async def running(
         stack.callback(server.media.arrivals.stop)
         yield RunningServer(server, tuple(addresses), writer)
         log.info("stopping")
+
+
+def _mail_transport(config: Config) -> SmtpClient | None:
+    """The way to the SMTP server, if the configuration names one."""
+    if config.email.host is None:
+        return None
+    # Imported where it is wanted, for the memory that it takes.
+    from homeserver.smtp.client import SmtpClient
+
+    return SmtpClient(config.email)
 
 
 async def _finish_writing(server: Server, writer: asyncio.Task[None]) -> None:

@@ -143,6 +143,12 @@ class Metrics:
         self.push_lag_seconds = Histogram(
             "push_lag_seconds", "Time from an event to its push.", buckets=_PUSH_SECONDS, registry=registry
         )
+        self.mails = Counter(
+            "mails_total",
+            "Mails, by kind and by what became of them.",
+            labelnames=("kind", "result"),
+            registry=registry,
+        )
         self.push_pending = Gauge("push_pending", "Events not yet looked at for pushes.", registry=registry)
         self.appservice_transactions = Counter(
             "appservice_transactions_total",

@@ -4,6 +4,7 @@ https://spec.matrix.org/v1.19/appendices/#signing-json and
 https://spec.matrix.org/v1.19/server-server-api/#signing-events
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -53,6 +54,10 @@ class SigningKey:
         if len(parts) != 3 or parts[0] != _ALGORITHM:
             raise ValueError('a signing key is written as "ed25519 <version> <seed in Base64>"')
         return cls(parts[1], decode_base64(parts[2]))
+
+    def derive_key(self, purpose: str) -> bytes:
+        """A secret key of 32 bytes for another purpose, from which nobody learns of this one, nor of other purposes."""
+        return hashlib.blake2b(purpose.encode(), key=self._seed, digest_size=32).digest()
 
     def to_line(self) -> str:
         """Write the key in the format that `from_line` reads."""

@@ -15,6 +15,7 @@ from storage.database import StorageError
 from storage.device_lists import mark_pending
 from storage.devices import remove_devices, remove_identity
 from storage.directory import directory_text
+from storage.threepids import DELETE_THREEPIDS, give_validated
 
 
 class UserRow(NamedTuple):
@@ -78,12 +79,21 @@ class RefreshRow(NamedTuple):
 
 class InteractiveSessionRow(NamedTuple):
     """The hash of the request that a session is for, the stages completed, the registration token used in one, and
-    whose session it is (None for somebody who has no account yet)."""
+    whose session it is (None for somebody who has no account yet, or is not logged in). `email_sid` is the attempt to
+    prove an address that was used in a stage."""
 
     request_hash: bytes
     completed: list[str]
     registration_token: str | None
     user_id: str | None
+    email_sid: str | None = None
+
+
+class ProvedEmail(NamedTuple):
+    """The attempt in which an address was proved, and the time (ms) that it must not be older than."""
+
+    sid: str
+    since_ts: int
 
 
 class UserExists(Exception):
@@ -203,12 +213,13 @@ NOTIFY_ACCOUNT_ERASED = f"SELECT pg_notify('{ACCOUNTS_ERASED}', $1)"
 INSERT_SESSION = "INSERT INTO uia_sessions (session, request_hash, user_id, created_ts) VALUES ($1, $2, $3, $4)"
 DELETE_OLD_SESSIONS = "DELETE FROM uia_sessions WHERE created_ts < $1"
 SESSION = """
-SELECT request_hash, completed, registration_token, user_id FROM uia_sessions
+SELECT request_hash, completed, registration_token, user_id, email_sid FROM uia_sessions
 WHERE session = $1 AND created_ts >= $2
 """
 COMPLETE_STAGE = """
 UPDATE uia_sessions
-SET completed = array_append(completed, $2), registration_token = coalesce($3, registration_token)
+SET completed = array_append(completed, $2), registration_token = coalesce($3, registration_token),
+    email_sid = coalesce($4, email_sid)
 WHERE session = $1 AND NOT $2 = ANY(completed)
 """
 DELETE_SESSION = "DELETE FROM uia_sessions WHERE session = $1"
@@ -231,8 +242,12 @@ class AccountRepository:
         displayname: str | None = None,
         accepted_policies: Sequence[str] = (),
         registration_token: str | None = None,
+        email: ProvedEmail | None = None,
     ) -> None:
-        """Makes an account, and spends a use of a registration token. Raises UserExists, RegistrationTokenSpent."""
+        """Makes an account, spends a use of a registration token, and gives the account an address.
+
+        Raises UserExists, RegistrationTokenSpent, or as `give_validated` does.
+        """
         profile: dict[str, object] = {"displayname": displayname} if displayname is not None else {}
         row = (user_id, password_hash, is_admin, appservice_id, created_ts, orjson.dumps(profile))
         try:
@@ -243,6 +258,8 @@ class AccountRepository:
                     spent = await connection.execute(SPEND_REGISTRATION_TOKEN, registration_token)
                     if spent == "UPDATE 0":
                         raise RegistrationTokenSpent
+                if email is not None:
+                    await give_validated(connection, user_id, email.sid, since_ts=email.since_ts, now_ms=created_ts)
         except asyncpg.UniqueViolationError:
             raise UserExists(user_id) from None
 
@@ -284,6 +301,7 @@ class AccountRepository:
                 await connection.execute(ERASE_PRESENCE, user_id)
                 await connection.execute(ERASE_MEDIA, user_id)
             await connection.execute(DELETE_PUSHERS, user_id)
+            await connection.execute(DELETE_THREEPIDS, user_id)
             await connection.execute(DELETE_LOGIN_TOKENS, user_id)
             await connection.execute(DELETE_OPENID_TOKENS, user_id)
             await _end_sessions(connection, user_id, ALL_DEVICES, user_id)
@@ -444,9 +462,11 @@ class AccountRepository:
         row = await self._pool.fetchrow(SESSION, session, since_ts)
         return InteractiveSessionRow(*row) if row else None
 
-    async def complete_stage(self, session: str, stage: str, registration_token: str | None = None) -> None:
-        """Notes that a stage of a session is done, and which registration token it was done with."""
-        await self._pool.execute(COMPLETE_STAGE, session, stage, registration_token)
+    async def complete_stage(
+        self, session: str, stage: str, registration_token: str | None = None, email_sid: str | None = None
+    ) -> None:
+        """Notes that a stage of a session is done, and which registration token or proved address it was done with."""
+        await self._pool.execute(COMPLETE_STAGE, session, stage, registration_token, email_sid)
 
     async def delete_session(self, session: str) -> None:
         """Ends a session: what it was for has happened."""

@@ -24,7 +24,7 @@ from storage.embedded import EmbeddedPostgres
 from tests.client import Homeserver
 
 TEMPLATE = "template_weft"
-ANSWERED = ("accounts", "appservice", "client_api", "federation", "media", "push")
+ANSWERED = ("accounts", "appservice", "client_api", "email", "federation", "media", "push")
 """Folders of the tests that ask the client API."""
 LAST = "test_every_error_that_the_specification_names_is_produced"
 SHARED_SECRET = "shared between the tests"

@@ -1,7 +1,7 @@
 """administrative_contact.yaml, and what other files have of verifying addresses.
 
-This server sends neither e-mails nor text messages and knows no identity server, so no account has a third-party
-identifier. https://spec.matrix.org/v1.19/client-server-api/#adding-account-administrative-contact-information
+E-mail addresses are verified by this server itself, where it sends mails; telephone numbers are not, and no identity
+server is known. https://spec.matrix.org/v1.19/client-server-api/#adding-account-administrative-contact-information
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ import msgspec
 
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.accounts.interactive_auth import PASSWORD_FLOWS
+from homeserver.services.email.validations import CLIENT_SECRET, Purpose
 from homeserver.services.errors import InvalidParam, MatrixError
+from matrix.third_party_ids import canonical_email
 
-# https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3account3pidemailrequesttoken
-CLIENT_SECRET = re.compile(r"[0-9a-zA-Z.=_-]{1,255}")
-EMAIL_ADDRESS = re.compile(r"[^@\s\x00]{1,64}@[^@\s\x00]{1,255}")
 COUNTRY = re.compile(r"[A-Z]{2}")
 
 
@@ -58,6 +57,7 @@ class RequestEmailTokenBody(msgspec.Struct):
     client_secret: str
     email: str
     send_attempt: int
+    next_link: str | None = None
     id_server: str | None = None
 
 
@@ -74,22 +74,44 @@ class RequestMsisdnTokenBody(msgspec.Struct):
 Verification = TypeVar("Verification", RequestEmailTokenBody, RequestMsisdnTokenBody)
 
 
-async def _verification(request: Request, form: type[Verification]) -> None:
-    """Checks a request for a token as far as it can be. Raises InvalidParam, or 400 M_SERVER_NOT_TRUSTED."""
+async def _verification(request: Request, form: type[Verification]) -> Verification:
+    """A request for a token, checked as far as it can be. Raises InvalidParam, or 400 M_SERVER_NOT_TRUSTED.
+
+    Where this server verifies addresses by itself, an identity server is not looked at, as the specification has it.
+    """
     body = await request.body(form)
     if not CLIENT_SECRET.fullmatch(body.client_secret):
         raise InvalidParam("Not a client_secret")
-    if isinstance(body, RequestEmailTokenBody) and not EMAIL_ADDRESS.fullmatch(body.email):
+    if isinstance(body, RequestEmailTokenBody) and canonical_email(body.email) is None:
         raise InvalidParam("Not an e-mail address")
     if isinstance(body, RequestMsisdnTokenBody) and not COUNTRY.fullmatch(body.country):
         raise InvalidParam("Not the code of a country")
-    if body.id_server is not None:
+    if body.id_server is not None and not (isinstance(body, RequestEmailTokenBody) and request.server.email):
         raise MatrixError(400, "M_SERVER_NOT_TRUSTED", "This server trusts no identity server")
+    return body
 
 
-async def get_account3_pids(_request: Request) -> Result:
+async def _request_email(request: Request, purpose: Purpose, refusal: MatrixError) -> Result:
+    """Has a mail sent; `refusal` is raised where this server sends none."""
+    body = await _verification(request, RequestEmailTokenBody)
+    email = request.server.email
+    if email is None:
+        raise refusal
+    sid = await email.validations.request(
+        purpose,
+        body.email,
+        body.client_secret,
+        send_attempt=body.send_attempt,
+        next_link=body.next_link,
+        network_address=request.address,
+    )
+    email.validation_mails.wake()
+    return {"sid": sid}
+
+
+async def get_account3_pids(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3account3pid"""
-    return {"threepids": []}
+    return {"threepids": await request.server.third_party_ids.of(request.requester.user_id)}
 
 
 async def post3_pids(request: Request) -> Result:
@@ -104,7 +126,11 @@ async def add3_pid(request: Request) -> Result:
     server, user_id = request.server, request.requester.user_id
     server.rate_limits.check("credentials", user_id)
     await server.interactive_auth.check(request.route.name, body.auth, PASSWORD_FLOWS, user_id=user_id)
-    raise MatrixError(403, "M_THREEPID_AUTH_FAILED", "No identifier was verified in such a session")
+    if server.email is None:
+        raise MatrixError(403, "M_THREEPID_AUTH_FAILED", "No identifier was verified in such a session")
+    proved = await server.email.validations.proved({"sid": body.sid, "client_secret": body.client_secret}, "add")
+    await server.third_party_ids.add(user_id, proved.sid)
+    return {}
 
 
 async def bind3_pid(request: Request) -> Result:
@@ -116,7 +142,8 @@ async def bind3_pid(request: Request) -> Result:
 
 async def delete3pid_from_account(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3account3piddelete"""
-    await request.body(Remove3PidBody)
+    body = await request.body(Remove3PidBody)
+    await request.server.third_party_ids.remove(request.requester.user_id, body.medium, body.address)
     return {"id_server_unbind_result": "no-support"}
 
 
@@ -128,8 +155,7 @@ async def unbind3pid_from_account(request: Request) -> Result:
 
 async def request_token_to3_pidemail(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3account3pidemailrequesttoken"""
-    await _verification(request, RequestEmailTokenBody)
-    raise medium_not_supported("e-mail addresses")
+    return await _request_email(request, "add", medium_not_supported("e-mail addresses"))
 
 
 async def request_token_to3_pidmsisdn(request: Request) -> Result:
@@ -140,8 +166,7 @@ async def request_token_to3_pidmsisdn(request: Request) -> Result:
 
 async def request_token_to_register_email(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3registeremailrequesttoken"""
-    await _verification(request, RequestEmailTokenBody)
-    raise medium_not_supported("e-mail addresses")
+    return await _request_email(request, "register", medium_not_supported("e-mail addresses"))
 
 
 async def request_token_to_register_msisdn(request: Request) -> Result:
@@ -152,8 +177,8 @@ async def request_token_to_register_msisdn(request: Request) -> Result:
 
 async def request_token_to_reset_password_email(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountpasswordemailrequesttoken"""
-    await _verification(request, RequestEmailTokenBody)
-    raise MatrixError(400, "M_THREEPID_NOT_FOUND", "No account has this e-mail address")
+    refusal = MatrixError(400, "M_THREEPID_NOT_FOUND", "No account has this e-mail address")
+    return await _request_email(request, "password", refusal)
 
 
 async def request_token_to_reset_password_msisdn(request: Request) -> Result:

@@ -19,7 +19,7 @@ async def get_capabilities(request: Request) -> Result:
             "m.profile_fields": {"enabled": True},
             "m.set_displayname": {"enabled": True},
             "m.set_avatar_url": {"enabled": True},
-            "m.3pid_changes": {"enabled": False},
+            "m.3pid_changes": {"enabled": request.server.email is not None},
             "m.get_login_token": {"enabled": True},
             **moderation,
         }

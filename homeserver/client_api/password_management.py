@@ -1,4 +1,7 @@
-"""Changing one's password: https://spec.matrix.org/v1.19/client-server-api/#password-management"""
+"""Changing one's password, and setting another in place of one that is forgotten.
+
+https://spec.matrix.org/v1.19/client-server-api/#password-management
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from typing import Any
 import msgspec
 
 from homeserver.http.request import Request, Result, Route
-from homeserver.services.accounts.interactive_auth import PASSWORD_FLOWS
+from homeserver.services.accounts.interactive_auth import PASSWORD_FLOWS, RESET_FLOWS
 from homeserver.services.accounts.passwords import check_new_password
+from homeserver.services.errors import MissingToken
 
 
 class ChangePasswordBody(msgspec.Struct):
@@ -22,8 +26,11 @@ class ChangePasswordBody(msgspec.Struct):
 async def change_password(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountpassword
 
-    An access token is needed: the one flow proves the password, and a forgotten one is reset by an administrator.
+    With an access token the old password is proved. Without one it is an address of the account, where the server sends
+    e-mail; where it does not, an administrator resets forgotten passwords.
     """
+    if request.authenticated is None:
+        return await _reset_password(request)
     body = await request.body(ChangePasswordBody)
     check_new_password(body.new_password)
     server, requester = request.server, request.requester
@@ -32,6 +39,21 @@ async def change_password(request: Request) -> Result:
     return {}
 
 
+async def _reset_password(request: Request) -> Result:
+    server = request.server
+    if server.email is None:
+        raise MissingToken
+    server.rate_limits.check("login", f"reset {request.address}")
+    body = await request.body(ChangePasswordBody)
+    check_new_password(body.new_password)
+    completed = await server.interactive_auth.check(request.route.name, body.auth, RESET_FLOWS, email_for="password")
+    assert completed.email_sid is not None, "the one stage is about it"
+    await server.email.password_reset.reset(completed.email_sid, body.new_password, logout_devices=body.logout_devices)
+    return {}
+
+
 ROUTES = [
-    Route("POST", "/_matrix/client/v3/account/password", "changePassword", change_password, limited=True),
+    Route(
+        "POST", "/_matrix/client/v3/account/password", "changePassword", change_password, anonymous=True, limited=True
+    ),
 ]

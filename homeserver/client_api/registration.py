@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 
 from homeserver.http.request import Request, Result, Route
+from homeserver.services.accounts.interactive_auth import EMAIL_STAGE, Completed
 from homeserver.services.appservices.accounts import APPLICATION_SERVICE
 from homeserver.services.errors import InvalidParam, MatrixError, MissingParam
+from storage.accounts import ProvedEmail
 
 
 class RegisterBody(msgspec.Struct):
@@ -43,10 +45,13 @@ async def register(request: Request) -> Result:
     if body.username is not None:
         await server.registration.check_username(body.username)
     if body.auth is not None:
-        server.rate_limits.check("registration", request.address)
+        if body.auth.get("type") == EMAIL_STAGE:  # clients ask now and then whether the mail has been read
+            server.rate_limits.check("login", f"email {request.address}")
+        else:
+            server.rate_limits.check("registration", request.address)
         if body.password is None:
             raise MissingParam("Missing password")
-    token = await server.interactive_auth.check(
+    completed = await server.interactive_auth.check(
         request.route.name, body.auth, flows, params=server.registration.flow_params
     )
     assert body.password is not None, "interactive authentication lets nobody through without auth"
@@ -57,8 +62,16 @@ async def register(request: Request) -> Result:
         display_name=body.initial_device_display_name,
         inhibit_login=body.inhibit_login,
         refreshable=body.refresh_token,
-        registration_token=token,
+        registration_token=completed.registration_token,
+        email=_proof(request, completed),
     )
+
+
+def _proof(request: Request, completed: Completed) -> ProvedEmail | None:
+    """What shows that the new user reads the mails of an address, if they have proved one."""
+    if completed.email_sid is None or request.server.email is None:
+        return None
+    return request.server.email.validations.proof(completed.email_sid)
 
 
 async def _register_for_service(request: Request, body: RegisterBody) -> Result:

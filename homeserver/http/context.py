@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from config.schema import Config
 from homeserver.clock import Clock
@@ -17,6 +18,7 @@ from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.registration import Registration
 from homeserver.services.accounts.sessions import Sessions
 from homeserver.services.accounts.shared_secret import SharedSecretRegistration
+from homeserver.services.accounts.third_party_ids import ThirdPartyIds
 from homeserver.services.appservices.assembly import Appservices
 from homeserver.services.encryption.cross_signing import CrossSigning
 from homeserver.services.encryption.dehydrated_devices import DehydratedDevices
@@ -59,10 +61,16 @@ from homeserver.services.user_directory import UserDirectory
 from matrix.signatures import SigningKey
 from storage.database import Database
 
+if TYPE_CHECKING:
+    from homeserver.services.accounts.email_parts import EmailParts
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The services of one server. Handlers take what they need and hold nothing of their own."""
+    """The services of one server. Handlers take what they need and hold nothing of their own.
+
+    `email` is None where no e-mail is sent.
+    """
 
     config: Config
     clock: Clock
@@ -75,6 +83,8 @@ class Server:
     sessions: Sessions
     login: Login
     passwords: Passwords
+    third_party_ids: ThirdPartyIds
+    email: EmailParts | None
     registration: Registration
     shared_secret_registration: SharedSecretRegistration
     interactive_auth: InteractiveAuth

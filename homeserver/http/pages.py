@@ -29,15 +29,18 @@ def html_page(
     markup: dict[str, str] | None = None,
     script: str | None = None,
     status: int = 200,
+    form_targets: tuple[str, ...] = (),
 ) -> web.Response:
     """The page of a template. Each `{name}` in it becomes its value: text, or with `markup` HTML that is safe already.
 
-    `script` is the file with the program of the page, the only one that the browser is allowed to run.
+    `script` is the file with the program of the page, the only one that the browser is allowed to run; `form_targets`
+    are the origins that the page's form may lead to beside this server.
     """
     parts = {key: html.escape(value) for key, value in values.items()} | (markup or {})
     parts["style"] = _resource("style.css")
+    targets = " ".join(("'self'", *form_targets))
     policy = (
-        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; style-src 'unsafe-inline'; form-action {targets}; base-uri 'none'; frame-ancestors 'none'"
     )
     if script is not None:
         parts["script"] = _resource(script)

@@ -31,6 +31,9 @@ OWN = {
     "GET /_matrix/client/v3/auth/{authType}/fallback/web",
     "POST /_matrix/client/v3/auth/{authType}/fallback/web",
     "GET /_matrix/static/client/login/",
+    # Where links in mails lead.
+    "GET /_matrix/static/client/email/confirm",
+    "POST /_matrix/static/client/email/confirm",
     # https://github.com/matrix-org/matrix-spec-proposals/pull/3814
     f"PUT {DEHYDRATED_DEVICE}",
     f"GET {DEHYDRATED_DEVICE}",

@@ -8,17 +8,32 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from homeserver.clock import Clock
 from homeserver.services.accounts.login import Login, text_of
 from homeserver.services.accounts.registration import PENDING_MS, Registration
-from homeserver.services.errors import BadJson, Forbidden, MatrixError
+from homeserver.services.email.validations import Purpose, Validations
+from homeserver.services.errors import BadJson, Forbidden, MatrixError, MissingParam
 from storage.accounts import AccountRepository, InteractiveSessionRow
 
 SESSION_LIFETIME_MS: Final = PENDING_MS
 PASSWORD_FLOWS: Final[Sequence[Sequence[str]]] = [["m.login.password"]]
 """For what a logged-in user does with the account."""
+EMAIL_STAGE: Final = "m.login.email.identity"
+RESET_FLOWS: Final[Sequence[Sequence[str]]] = [[EMAIL_STAGE]]
+"""For somebody who has forgotten the password."""
+
+
+class Completed(NamedTuple):
+    """What a flow was completed with that is to be used up: a registration token, an attempt to prove an address."""
+
+    registration_token: str | None = None
+    email_sid: str | None = None
+
+    def __or__(self, other: Completed) -> Completed:
+        """Both together."""
+        return Completed(other.registration_token or self.registration_token, other.email_sid or self.email_sid)
 
 
 class InteractiveAuthRequired(MatrixError):
@@ -49,11 +64,19 @@ class InteractiveAuthRequired(MatrixError):
 class InteractiveAuth:
     """Keeps sessions, each tied to one operation of one user, in the database, and runs the stages of their flows."""
 
-    def __init__(self, accounts: AccountRepository, login: Login, registration: Registration, clock: Clock) -> None:
+    def __init__(
+        self,
+        accounts: AccountRepository,
+        login: Login,
+        registration: Registration,
+        clock: Clock,
+        validations: Validations | None = None,
+    ) -> None:
         self._accounts = accounts
         self._login = login
         self._registration = registration
         self._clock = clock
+        self._validations = validations
 
     async def check(
         self,
@@ -63,18 +86,19 @@ class InteractiveAuth:
         *,
         user_id: str | None = None,
         params: Mapping[str, Any] | None = None,
-    ) -> str | None:
+        email_for: Purpose = "register",
+    ) -> Completed:
         """Returns once `auth`, the request's own, completes one of the flows; the session ends with that.
 
         `operation` names what is to happen, as method and path do; `user_id` is who asks, where that is known;
-        `params` is what clients are told for the stages. A client may attempt the first stage without a session.
-        Returns the registration token that was used, if it is one that is used up.
+        `params` is what clients are told for the stages; `email_for` is what an address has to be proved for, where
+        that is a stage. A client may attempt the first stage without a session.
 
         Raises InteractiveAuthRequired until a flow is complete, LimitExceeded for too many failures, BadJson or
         MissingParam for an `auth` that makes no sense.
         """
         request_hash = hashlib.sha256(f"{operation}\0{user_id or ''}".encode()).digest()
-        session, completed, token = await self._load(auth, request_hash)
+        session, completed, used = await self._load(auth, request_hash)
         if auth is None:
             session = await self._new_session(request_hash, user_id)
             raise InteractiveAuthRequired(session, flows, completed, params=params)
@@ -84,7 +108,7 @@ class InteractiveAuth:
             failure = Forbidden("Unknown or expired session")
         elif stage is not None and stage not in completed:
             try:
-                token = await self._attempt(stage, auth, flows, completed, user_id, session) or token
+                used |= await self._attempt(stage, auth, flows, completed, user_id, session, email_for)
                 completed = [*completed, str(stage)]
             except MatrixError as error:
                 if error.status != 403 and error.errcode != "M_UNRECOGNIZED":
@@ -93,26 +117,26 @@ class InteractiveAuth:
         if completed in [list(stages) for stages in flows]:
             if session is not None:
                 await self._accounts.delete_session(session)
-            return token
+            return used
         session = session or await self._new_session(request_hash, user_id)
         if stage in completed:
-            await self._accounts.complete_stage(session, str(stage), token)
+            await self._accounts.complete_stage(session, str(stage), *used)
         raise InteractiveAuthRequired(session, flows, completed, failure, params)
 
     async def _load(
         self, auth: Mapping[str, object] | None, request_hash: bytes
-    ) -> tuple[str | None, list[str], str | None]:
-        """The session that a client names, if it is good for this request, the stages completed in it, and the
-        registration token that was used in one."""
+    ) -> tuple[str | None, list[str], Completed]:
+        """The session that a client names, if it is good for this request, the stages completed in it, and what they
+        were completed with."""
         session = None if auth is None else auth.get("session")
         if session is None:
-            return None, [], None
+            return None, [], Completed()
         if not isinstance(session, str):
             raise BadJson("auth.session must be a string")
         found = await self._find(session)
         if found is None or not secrets.compare_digest(found.request_hash, request_hash):
-            return None, [], None
-        return session, found.completed, found.registration_token
+            return None, [], Completed()
+        return session, found.completed, Completed(found.registration_token, found.email_sid)
 
     async def attempt(self, session: str, stage: str, auth: Mapping[str, object]) -> None:
         """Completes a stage by itself, for a client that does not know how to; nothing happens if it is completed.
@@ -127,8 +151,8 @@ class InteractiveAuth:
         if stage in found.completed:
             return
         flows = self._registration.flows if found.user_id is None else PASSWORD_FLOWS
-        token = await self._attempt(stage, auth, flows, found.completed, found.user_id, session)
-        await self._accounts.complete_stage(session, stage, token)
+        used = await self._attempt(stage, auth, flows, found.completed, found.user_id, session)
+        await self._accounts.complete_stage(session, stage, *used)
 
     async def _find(self, session: str) -> InteractiveSessionRow | None:
         if "\0" in session:
@@ -150,8 +174,9 @@ class InteractiveAuth:
         completed: list[str],
         user_id: str | None,
         session: str | None,
-    ) -> str | None:
-        """Runs a stage; returns the registration token that it takes, if one is to be used up. Raises MatrixError."""
+        email_for: Purpose = "register",
+    ) -> Completed:
+        """Runs a stage; returns what it takes that is to be used up. Raises MatrixError."""
         if not isinstance(stage, str):
             raise BadJson("auth.type must be a string")
         if not any(list(stages[: len(completed) + 1]) == [*completed, stage] for stages in flows):
@@ -160,10 +185,22 @@ class InteractiveAuth:
             await self._check_password(auth, user_id)
         elif stage == "m.login.registration_token":
             # https://spec.matrix.org/v1.19/client-server-api/#token-authenticated-registration
-            return await self._registration.check_token(text_of(auth, "token"), session)
+            return Completed(registration_token=await self._registration.check_token(text_of(auth, "token"), session))
+        elif stage == EMAIL_STAGE:
+            return Completed(email_sid=await self._check_email(auth, email_for))
         else:  # accepting the policies is saying so
             assert stage in ("m.login.dummy", "m.login.terms"), stage
-        return None
+        return Completed()
+
+    async def _check_email(self, auth: Mapping[str, object], purpose: Purpose) -> str:
+        """https://spec.matrix.org/v1.19/client-server-api/#email-based-identity--homeserver"""
+        assert self._validations is not None, "no flow has this stage without e-mail"
+        credentials = auth.get("threepid_creds")
+        if credentials is None:
+            raise MissingParam("Missing threepid_creds")
+        if not isinstance(credentials, dict):
+            raise BadJson("threepid_creds must be an object")
+        return (await self._validations.proved(credentials, purpose)).sid
 
     async def _check_password(self, auth: Mapping[str, object], user_id: str | None) -> None:
         """https://spec.matrix.org/v1.19/client-server-api/#password-based"""

@@ -9,14 +9,16 @@ from typing import Any, Final
 from homeserver.clock import Clock
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.sessions import Sessions, check_device_id, check_display_name, hash_token
+from homeserver.services.accounts.third_party_ids import ThirdPartyIds
 from homeserver.services.errors import BadJson, Forbidden, MatrixError, MissingParam, UserLocked
 from homeserver.services.rate_limits import RateLimiter
-from matrix.identifiers import get_domain, get_localpart, is_user_id
+from matrix.identifiers import MAX_IDENTIFIER_BYTES, get_domain, get_localpart, is_user_id
 from storage.accounts import AccountRepository, UserRow
 from storage.tokens import TokenRepository
 
 LOGIN_TOKEN_LIFETIME_MS: Final = 120_000
 """As the specification recommends."""
+THIRD_PARTY: Final = "m.id.thirdparty"
 
 Authenticator = Callable[[Mapping[str, object]], Awaitable[UserRow]]
 """Finds out whose the credentials of a login are. Raises MatrixError."""
@@ -26,18 +28,11 @@ def identified_user_id(credentials: Mapping[str, object], server_name: str) -> s
     """The user ID that credentials name in one of the ways of the specification, whoever it may belong to.
 
     Raises MissingParam, BadJson, MatrixError (400 M_UNKNOWN) for an unknown type of identifier, and Forbidden for a
-    third-party identifier, for no account has any here.
+    third-party identifier, which does not say by itself whose it is.
     https://spec.matrix.org/v1.19/client-server-api/#identifier-types
     """
-    identifier = credentials.get("identifier")
-    if identifier is None:  # the deprecated forms stand in the credentials themselves
-        identifier = {name: credentials[name] for name in ("user", "medium", "address") if name in credentials}
-        if not identifier:
-            raise MissingParam("Missing identifier")
-    if not isinstance(identifier, dict):
-        raise BadJson("identifier must be an object")
-    kind = identifier.get("type", "m.id.user" if "user" in identifier else "m.id.thirdparty")
-    if kind in ("m.id.thirdparty", "m.id.phone"):
+    kind, identifier = identifier_of(credentials)
+    if kind in (THIRD_PARTY, "m.id.phone"):
         raise Forbidden("No account has this third-party identifier")
     if kind != "m.id.user":
         raise MatrixError(400, "M_UNKNOWN", "Unknown type of identifier")
@@ -47,6 +42,18 @@ def identified_user_id(credentials: Mapping[str, object], server_name: str) -> s
     if not isinstance(user, str):
         raise BadJson("identifier.user must be a string")
     return user if user.startswith("@") else f"@{user}:{server_name}"
+
+
+def identifier_of(credentials: Mapping[str, object]) -> tuple[object, dict[str, Any]]:
+    """The type of the identifier in credentials, and the identifier itself. Raises MissingParam, BadJson."""
+    identifier = credentials.get("identifier")
+    if identifier is None:  # the deprecated forms stand in the credentials themselves
+        identifier = {name: credentials[name] for name in ("user", "medium", "address") if name in credentials}
+        if not identifier:
+            raise MissingParam("Missing identifier")
+    if not isinstance(identifier, dict):
+        raise BadJson("identifier must be an object")
+    return identifier.get("type", "m.id.user" if "user" in identifier else THIRD_PARTY), identifier
 
 
 class Login:
@@ -64,6 +71,7 @@ class Login:
         rate_limits: RateLimiter,
         tokens: TokenRepository,
         clock: Clock,
+        third_party_ids: ThirdPartyIds | None = None,
     ) -> None:
         self._server_name = server_name
         self._accounts = accounts
@@ -72,6 +80,7 @@ class Login:
         self._rate_limits = rate_limits
         self._tokens = tokens
         self._clock = clock
+        self._third_party_ids = third_party_ids
         self._types: dict[str, Authenticator] = {
             "m.login.password": self.authenticate,
             "m.login.token": self._take_login_token,
@@ -156,7 +165,7 @@ class Login:
 
         Raises Forbidden, MatrixError (403 M_USER_DEACTIVATED), LimitExceeded, or as `identified_user_id` does.
         """
-        user_id = identified_user_id(credentials, self._server_name)
+        user_id = await self._user_id(credentials)
         password = text_of(credentials, "password")
         # Taken before the attempt and given back for a right password: guesses made side by side count as well.
         self._rate_limits.check("login_failed", in_lower_case(user_id))
@@ -169,6 +178,18 @@ class Login:
         elif user.deactivated:
             check_may_log_in(user)
         raise Forbidden("Invalid username or password")
+
+    async def _user_id(self, credentials: Mapping[str, object]) -> str:
+        """The user ID that credentials name; for an identifier that nobody has, one that nobody has either.
+
+        https://spec.matrix.org/v1.19/client-server-api/#third-party-id
+        """
+        kind, identifier = identifier_of(credentials)
+        if kind != THIRD_PARTY or self._third_party_ids is None:
+            return identified_user_id(credentials, self._server_name)
+        medium, address = text_of(identifier, "medium"), text_of(identifier, "address")
+        user_id = await self._third_party_ids.user_of(medium, address)
+        return user_id or f"?{medium}:{address}"[:MAX_IDENTIFIER_BYTES]  # no sigil: it is no user ID
 
     async def _load_user(self, user_id: str) -> UserRow | None:
         if not is_user_id(user_id):

@@ -13,9 +13,12 @@ from homeserver.clock import Clock
 from homeserver.services.accounts.login import Login
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.sessions import check_device_id, check_display_name
+from homeserver.services.accounts.third_party_ids import threepid_in_use
+from homeserver.services.email.validations import ThreepidAuthFailed
 from homeserver.services.errors import Forbidden, MatrixError
 from matrix.identifiers import MAX_IDENTIFIER_BYTES, is_new_localpart
-from storage.accounts import AccountRepository, RegistrationTokenSpent, UserExists
+from storage.accounts import AccountRepository, ProvedEmail, RegistrationTokenSpent, UserExists
+from storage.threepids import NotValidated, ThreepidInUse
 from storage.tokens import TokenRepository
 
 GENERATED_LOCALPART_LENGTH = 12
@@ -65,6 +68,7 @@ class Registration:
         tokens: TokenRepository,
         *,
         is_exclusive: Callable[[str], bool] = nobodys,
+        has_email: bool = False,
     ) -> None:
         self._config = config
         self._server_name = server_name
@@ -74,6 +78,7 @@ class Registration:
         self._clock = clock
         self._tokens = tokens
         self._is_exclusive = is_exclusive
+        self._has_email = has_email
 
     def check_enabled(self) -> None:
         """Whether people may make accounts by themselves. Raises Forbidden."""
@@ -87,7 +92,11 @@ class Registration:
         stages = ["m.login.registration_token"] if self._config.mode == "token" else []
         if self._config.policies:
             stages.append("m.login.terms")
-        return [stages or ["m.login.dummy"]]
+        if not self._has_email:
+            return [stages or ["m.login.dummy"]]
+        # No flow may be the beginning of another: https://spec.matrix.org/v1.19/client-server-api/#dummy-auth
+        without_email = [] if self._config.require_email else [[*stages, "m.login.dummy"]]
+        return [*without_email, [*stages, "m.login.email.identity"]]
 
     @property
     def flow_params(self) -> dict[str, Any]:
@@ -145,6 +154,7 @@ class Registration:
         inhibit_login: bool = False,
         refreshable: bool = False,
         registration_token: str | None = None,
+        email: ProvedEmail | None = None,
     ) -> dict[str, Any]:
         """Makes an account for somebody who has authenticated, and logs in; returns the body of the answer.
 
@@ -158,6 +168,7 @@ class Registration:
             password,
             accepted_policies=sorted({f"{policy.policy_id} {policy.version}" for policy in self._config.policies}),
             registration_token=registration_token,
+            email=email,
         )
         if inhibit_login:
             return {"user_id": user_id, "home_server": self._server_name}
@@ -174,11 +185,13 @@ class Registration:
         displayname: str | None = None,
         accepted_policies: Sequence[str] = (),
         registration_token: str | None = None,
+        email: ProvedEmail | None = None,
     ) -> str:
         """Makes an account, whatever the registration mode; returns its user ID.
 
-        Without a password its user logs in by other means. `displayname` is the profile's, `registration_token` one
-        to use up. Raises as `check_username` and `check_new_password` do, and Forbidden for a spent token.
+        Without a password its user logs in by other means. `displayname` is the profile's, `registration_token` and
+        `email` are to be used up. Raises as `check_username` and `check_new_password` do, Forbidden for a spent token,
+        ThreepidAuthFailed and MatrixError (400 M_THREEPID_IN_USE) for an address that is not to be had.
         """
         user_id = await self.check_username(username)
         try:
@@ -190,11 +203,16 @@ class Registration:
                 displayname=displayname,
                 accepted_policies=accepted_policies,
                 registration_token=registration_token,
+                email=email,
             )
         except UserExists:
             raise UserInUse from None
         except RegistrationTokenSpent:
             raise Forbidden("The registration token has no use left") from None
+        except NotValidated:
+            raise ThreepidAuthFailed from None
+        except ThreepidInUse:
+            raise threepid_in_use() from None
         return user_id
 
     async def ensure_first_administrator(self) -> tuple[str, str] | None:

@@ -1,0 +1,91 @@
+"""The page that links in mails lead to: confirming an address.
+
+Opening it changes nothing, for programs that look through mails open it too; a button does.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from homeserver.http.pages import html_page
+from homeserver.http.request import Request, Result, Route
+from homeserver.services.email.links import CONFIRM_PATH
+from homeserver.services.email.validations import origin_of
+from homeserver.services.errors import MatrixError, NotFound
+from storage.threepids import ValidationRow
+
+if TYPE_CHECKING:
+    from homeserver.services.accounts.email_parts import EmailParts
+
+
+def _email(request: Request) -> EmailParts:
+    if request.server.email is None:
+        raise NotFound("This server sends no e-mail")
+    return request.server.email
+
+
+async def confirm_page(request: Request) -> Result:
+    """Asks whoever opened the link in a mail whether they want what it is for."""
+    email = _email(request)
+    request.server.rate_limits.check("login", f"email page {request.address}")
+    try:
+        row = await email.validations.find(request.query.get("sid", ""), request.query.get("token", ""))
+    except MatrixError as error:
+        return _failed(error)
+    title, lead = await _question(email, row)
+    values = {"title": title, "lead": lead, "button": "Confirm"}
+    return html_page("email.html", values, form_targets=_targets(email, row))
+
+
+async def confirm(request: Request) -> Result:
+    """What the page above sends: the address is proved. Leads on to a client that the administrator has named."""
+    email = _email(request)
+    request.server.rate_limits.check("login", f"email page {request.address}")
+    try:
+        row = await email.validations.confirm(request.query.get("sid", ""), request.query.get("token", ""))
+    except MatrixError as error:
+        return _failed(error)
+    if row.next_link is not None and email.validations.may_follow(row.next_link):
+        return web.Response(status=303, headers={"Location": row.next_link, "Referrer-Policy": "no-referrer"})
+    markup = ""
+    if row.next_link is not None:  # somebody asked for it, who may be anybody: shown with where it leads
+        link, host = html.escape(row.next_link), html.escape(urlsplit(row.next_link).netloc)
+        markup = f'<p><a href="{link}" rel="noopener noreferrer">Go on to {host}</a></p>'
+    lead = f"{row.address} is confirmed. Close this window, and go on in your client."
+    return html_page("email_done.html", {"title": "Done", "lead": lead}, markup={"next": markup})
+
+
+async def _question(email: EmailParts, row: ValidationRow) -> tuple[str, str]:
+    ending = "If you did not ask for this, close this page: nothing will happen."
+    if row.purpose == "password":
+        user_id = await email.validations.user_of(row) or "your account"
+        return (
+            "Set a new password?",
+            f"Somebody wants to set a new password for {user_id}. Confirm only if that is you. {ending}",
+        )
+    if row.purpose == "register":
+        return "Confirm your address", f"Somebody is making an account with the address {row.address}. {ending}"
+    return "Confirm your address", f"Somebody wants to add the address {row.address} to their account. {ending}"
+
+
+def _targets(email: EmailParts, row: ValidationRow) -> tuple[str, ...]:
+    """Where browsers may be led by the form, beside this server."""
+    if row.next_link is None or not email.validations.may_follow(row.next_link):
+        return ()
+    origin = origin_of(row.next_link)
+    return () if origin is None else (origin,)
+
+
+def _failed(error: MatrixError) -> web.Response:
+    values = {"title": "That did not work", "lead": error.message}
+    return html_page("email_done.html", values, markup={"next": ""}, status=error.status)
+
+
+ROUTES = [
+    Route("GET", CONFIRM_PATH, "confirmPage", confirm_page, auth=False),
+    Route("POST", CONFIRM_PATH, "confirm", confirm, auth=False),
+]

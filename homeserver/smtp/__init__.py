@@ -1,0 +1,1 @@
+"""The SMTP server that mails are handed to."""

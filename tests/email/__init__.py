@@ -1,0 +1,1 @@
+"""E-mail, with a real SMTP server in the tests' process."""
