@@ -158,10 +158,14 @@ def text_for(option: Option) -> tuple[str, Any]:
     special |= dict.fromkeys(("issuer", "subject_claim", "username"), "text")
     special |= dict.fromkeys(("bucket", "region", "access_key_id", "prefix"), "text")
     special |= {"endpoint": "https://example.org", "unauthenticated_until": "2026-11-25"}
+    special |= {"host": "text", "app_name": "text", "tls": "tls", "from_address": "text@example.org"}
+    special |= {"client_base_url": "https://example.org"}
     if option.name in special:
         return special[option.name], special[option.name]
     if option.name == "default_timeline_events":
         return "20", 20
+    if option.name == "port":
+        return "25", 25
     if option.name == "max_image_pixels":
         return "2000000", 2_000_000
     samples: dict[Any, tuple[str, Any]] = {
@@ -189,6 +193,7 @@ def test_every_scalar_option_is_overridden_by_its_variable(path: str, option: Op
         "database": {"url": "postgresql://a"},
         "redis": {"url": "redis://a"},
         "jwt_login": {"secret": "shown"},  # which it needs when it is enabled
+        "email": {"host": "a", "from_address": "a@example.org", "username": "a", "password": "shown"},
     }
     assert value_at(parse(raw), path) != expected
     config = parse(raw, {"WEFT_" + path.upper().replace(".", "_"): text})

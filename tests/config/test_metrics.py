@@ -24,6 +24,7 @@ def busy_metrics() -> Metrics:
     metrics.sync_waiting.inc()
     metrics.sync_woken.inc()
     metrics.pushes.labels("sent").inc()
+    metrics.mails.labels("validation", "sent").inc()
     metrics.push_lag_seconds.observe(0.1)
     metrics.push_pending.set(1)
     metrics.database_pool_in_use.set(1)
