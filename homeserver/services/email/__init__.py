@@ -1,1 +1,1 @@
-"""E-mail: how mails are written (`templates`, `writing`), sent (`queue`) and what they prove (`validations`)."""
+"""Mails: how they are written (`templates`, `writing`), sent (`queue`) and what they prove (`validations`)."""
