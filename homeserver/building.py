@@ -73,7 +73,6 @@ from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.remote_spaces import RemoteSpaces
 from homeserver.services.rooms.sending import Sending
 from homeserver.services.rooms.spaces import Spaces
-from homeserver.services.rooms.succession import Succession
 from homeserver.services.rooms.tags import RoomTags
 from homeserver.services.rooms.thread_lookup import ThreadLookup
 from homeserver.services.rooms.timelines import Timelines
@@ -81,6 +80,7 @@ from homeserver.services.rooms.transactions import Transactions
 from homeserver.services.rooms.upgrades import Upgrades
 from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
+from homeserver.services.succession import Succession
 from homeserver.services.sync.device_sections import DeviceSections
 from homeserver.services.sync.room_sections import RoomSections
 from homeserver.services.sync.service import Sync
@@ -407,7 +407,7 @@ async def build_server(
     timelines.fill_back = federation.backfill.fill
     network.destinations.on_recovered.append(federation.sender.on_recovered)
     upgrades = Upgrades(
-        access, registry, authoring, events, rooms, profiles, succession, missing_state, server_name=name
+        access, registry, authoring, events, rooms, profiles, succession.follow, missing_state, server_name=name
     )
     upgrades.on_aliases_changed = aliases.on_changed = appservices.interest.forget
     return Server(

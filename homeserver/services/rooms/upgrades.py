@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from homeserver.services.accounts.sessions import Requester
@@ -29,7 +29,6 @@ from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.missing_state import MissingState
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import CREATE, POWER_LEVELS, NotLoaded, Room
-from homeserver.services.rooms.succession import Succession
 from matrix.identifiers import is_user_id
 from matrix.power_levels import DEFAULT_LEVELS, get_creators, parse_level
 from matrix.room_versions import ROOM_VERSIONS, RoomVersion
@@ -58,6 +57,7 @@ MAX_LOADS = 8
 class Upgrades:
     """Upgrades rooms.
 
+    `follow` carries what a user has set for a room over to its replacement.
     `on_aliases_changed` is told of rooms whose aliases lead elsewhere now.
     """
 
@@ -69,7 +69,7 @@ class Upgrades:
         events: EventCache,
         rooms: RoomRepository,
         profiles: Profiles,
-        succession: Succession,
+        follow: Callable[[str, Room], Awaitable[None]],
         missing: MissingState,
         *,
         server_name: str,
@@ -80,7 +80,7 @@ class Upgrades:
         self._events = events
         self._rooms = rooms
         self._profiles = profiles
-        self._succession = succession
+        self._follow = follow
         self._missing = missing
         self._server_name = server_name
         self.on_aliases_changed: Callable[[Room], None] | None = None
@@ -142,7 +142,7 @@ class Upgrades:
         room.aliases.clear()
         if self.on_aliases_changed is not None:
             self.on_aliases_changed(room)
-        await self._succession.follow(user_id, new)
+        await self._follow(user_id, new)
         return new.room_id
 
     def _author(
