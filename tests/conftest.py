@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -22,6 +21,7 @@ from homeserver.main import RunningServer, running
 from storage.database import migrate
 from storage.embedded import EmbeddedPostgres
 from tests.client import Homeserver
+from tests.databases import Clones
 
 TEMPLATE = "template_weft"
 ANSWERED = ("accounts", "appservice", "client_api", "email", "federation", "media", "push")
@@ -81,31 +81,26 @@ async def template(postgres: EmbeddedPostgres) -> str:
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def clones(postgres: EmbeddedPostgres, template: str) -> Iterator[Clones]:
+    """Databases like the template."""
+    clones = Clones(postgres, template)
+    with clones.working():
+        yield clones
+
+
 @pytest.fixture
-async def database_url(postgres: EmbeddedPostgres, template: str) -> AsyncIterator[str]:
+async def database_url(clones: Clones) -> AsyncIterator[str]:
     """A fresh, migrated database of the test's own."""
-    async with cloned_database(postgres, template) as url:
+    async with clones.one() as url:
         yield url
 
 
 @pytest.fixture(scope="module")
-async def module_database_url(postgres: EmbeddedPostgres, template: str) -> AsyncIterator[str]:
+async def module_database_url(clones: Clones) -> AsyncIterator[str]:
     """The same for a whole module."""
-    async with cloned_database(postgres, template) as url:
+    async with clones.one() as url:
         yield url
-
-
-@asynccontextmanager
-async def cloned_database(postgres: EmbeddedPostgres, template: str) -> AsyncIterator[str]:
-    """A clone of the template, dropped in the end."""
-    name = f"test_{uuid.uuid4().hex}"
-    admin = await asyncpg.connect(postgres.url())
-    try:
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        yield postgres.url(name)
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await admin.close()
 
 
 def make_config(data_dir: Path) -> Config:

@@ -14,9 +14,9 @@ import pytest
 
 from benchmarks.authority import Authority
 from config.schema import Federation, Listener
-from storage.embedded import EmbeddedPostgres
 from tests.client import Homeserver
-from tests.conftest import cloned_database, make_config, started
+from tests.conftest import make_config, started
+from tests.databases import Clones
 from tests.federation.peer import Peer, running_peer
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -58,8 +58,7 @@ def federation_options(authority: Authority, **changes: Any) -> Federation:
 
 @pytest.fixture(scope="session")
 def make_one(
-    postgres: EmbeddedPostgres,
-    template: str,
+    clones: Clones,
     authority: Authority,
     certificate: tuple[Path, Path],
     tmp_path_factory: pytest.TempPathFactory,
@@ -83,7 +82,7 @@ def make_one(
             resources=frozenset({"federation", "media"}),
         )
         config = replace(config, listeners=(*config.listeners, public), **changes)
-        async with cloned_database(postgres, template) as url, started(config, url) as homeserver:
+        async with clones.one() as url, started(config, url) as homeserver:
             yield homeserver
 
     return make

@@ -21,10 +21,10 @@ from benchmarks.authority import Authority
 from config.schema import Listener
 from matrix.pdu import Pdu, build_pdu, parse_pdu
 from matrix.signatures import SigningKey
-from storage.embedded import EmbeddedPostgres
 from tests.client import Homeserver, User
 from tests.client_api.support import encode, joined, state_event, state_of
-from tests.conftest import cloned_database, make_config, started
+from tests.conftest import make_config, started
+from tests.databases import Clones
 from tests.federation.conftest import federation_options, free_port
 from tests.federation.peer import Peer, json, raw, running_peer
 from tests.federation.test_hostile_rooms import VERSION, Host
@@ -240,8 +240,7 @@ async def test_another_server_is_asked_where_one_tells_no_state(
 
 @pytest.fixture
 async def restart(
-    postgres: EmbeddedPostgres,
-    template: str,
+    clones: Clones,
     authority: Authority,
     certificate: tuple[Path, Path],
     tmp_path: Path,
@@ -258,7 +257,7 @@ async def restart(
         federation=federation_options(authority),
         listeners=(*config.listeners, public),
     )
-    async with cloned_database(postgres, template) as url:
+    async with clones.one() as url:
         running: list[Any] = []
 
         async def start() -> Homeserver:

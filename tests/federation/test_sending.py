@@ -22,9 +22,9 @@ from config.schema import Listener
 from matrix.hashes import compute_event_id
 from matrix.room_versions import ROOM_VERSIONS
 from matrix.signatures import hash_and_sign_event
-from storage.embedded import EmbeddedPostgres
 from tests.client import Homeserver, User
-from tests.conftest import cloned_database, make_config, started
+from tests.conftest import make_config, started
+from tests.databases import Clones
 from tests.federation.conftest import federation_options, free_port, name_of
 from tests.federation.peer import Peer
 
@@ -92,7 +92,7 @@ async def receiver(peer: Peer) -> Receiver:
 
 @pytest.fixture
 async def restart(
-    postgres: EmbeddedPostgres, template: str, authority: Authority, certificate: tuple[Path, Path], tmp_path: Path
+    clones: Clones, authority: Authority, certificate: tuple[Path, Path], tmp_path: Path
 ) -> AsyncIterator[Restart]:
     """Starts one and the same server, as often as a test likes."""
     port = free_port()
@@ -104,7 +104,7 @@ async def restart(
         federation=federation_options(authority),
         listeners=(*config.listeners, public),
     )
-    async with cloned_database(postgres, template) as url:
+    async with clones.one() as url:
 
         @asynccontextmanager
         async def start() -> AsyncIterator[Homeserver]:

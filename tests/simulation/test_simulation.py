@@ -13,8 +13,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from storage.embedded import EmbeddedPostgres
-from tests.conftest import cloned_database
+from tests.databases import Clones
 from tests.simulation.__main__ import MAX_SERVERS
 
 SEED = int(os.environ.get("SEED", "1"))
@@ -23,10 +22,10 @@ LAST_LINES = 400
 
 
 @pytest.fixture
-async def urls(postgres: EmbeddedPostgres, template: str) -> AsyncIterator[list[str]]:
+async def urls(clones: Clones) -> AsyncIterator[list[str]]:
     """As many databases as a world may have servers."""
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(cloned_database(postgres, template)) for _ in range(MAX_SERVERS)]
+        yield [await stack.enter_async_context(clones.one()) for _ in range(MAX_SERVERS)]
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + ROUNDS))
