@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -24,6 +25,7 @@ from tests.client import Homeserver
 from tests.databases import Clones
 
 TEMPLATE = "template_weft"
+POSTGRES_BYTES = 4 * 2**30
 ANSWERED = ("accounts", "appservice", "client_api", "email", "federation", "media", "push")
 """Folders of the tests that ask the client API."""
 LAST = "test_every_error_that_the_specification_names_is_produced"
@@ -53,14 +55,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=last)
 
 
+def memory_dir() -> Path | None:
+    """A folder of files in memory, if the machine has one in which a run's databases fit."""
+    directory = Path("/dev/shm")
+    return directory if directory.is_dir() and shutil.disk_usage(directory).free >= POSTGRES_BYTES else None
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """One PostgreSQL server for the whole run, stopped with it.
 
-    Not below pytest's own folder, which another run of pytest would close to PostgreSQL's user.
+    Not below pytest's own folder, which another run of pytest would close to PostgreSQL's user. In memory where there
+    is room for it: a database of a test's own takes a hundredth of a second there, a quarter of one on a disk.
     """
     with (
-        tempfile.TemporaryDirectory(prefix="weft-tests-", ignore_cleanup_errors=True) as directory,
+        tempfile.TemporaryDirectory(prefix="weft-tests-", dir=memory_dir(), ignore_cleanup_errors=True) as directory,
         EmbeddedPostgres(Path(directory) / "data") as server,
     ):
         yield server

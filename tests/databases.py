@@ -66,5 +66,5 @@ class Clones:
 
     async def _make(self, admin: asyncpg.Connection) -> None:
         name = f"test_{uuid.uuid4().hex}"
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {self._template}")
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {self._template} STRATEGY FILE_COPY")
         self._ready.put(name)

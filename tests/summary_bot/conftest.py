@@ -51,7 +51,7 @@ async def site(
     write_registration(parse_config(raw, directory), registration)
     admin = await asyncpg.connect(postgres.url())
     name = f"bot_homeserver_{kind}"
-    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     switchboard = Switchboard()
     try:
         async with (
