@@ -182,6 +182,18 @@ async def test_who_is_banned_cannot_speak_from_before_the_ban(alice: User, peer:
     assert not await is_shown(alice, intruder.room_id, event.event_id)
 
 
+async def test_others_are_told_the_state_before_an_event_that_was_set_aside(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    (await alice.in_room("POST", intruder.room_id, "ban", {"user_id": intruder.user_id})).ok()
+    leave = intruder.event("m.room.member", {"membership": "leave"}, state_key=intruder.user_id)
+    assert (await intruder.send(leave)).ok() == {"pdus": {leave.event_id: {}}}
+    path = f"/_matrix/federation/v1/state_ids/{quote(intruder.room_id, safe='')}"
+    answer = await peer.ask(intruder.server_name, "GET", f"{path}?event_id={quote(leave.event_id, safe='')}")
+    assert sorted(answer.ok()["pdu_ids"]) == sorted(
+        [*(pdu.event_id for pdu in intruder.state.values()), intruder.join.event_id]
+    )
+
+
 async def test_auth_events_of_another_room_authorise_nothing(alice: User, peer: Peer) -> None:
     intruder = await enter(alice, peer)
     other = await enter(alice, peer)

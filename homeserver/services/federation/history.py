@@ -71,12 +71,7 @@ class History:
             raise NotFound("The state at this event is not known")
         if origin not in room.servers and not await self._may_see(origin, room, event):
             raise Forbidden("Your server was not in the room then")
-        state = await self._access.state_at(room, event.snapshot)
-        if event.pdu.state_key is not None and event.kind != EventKind.REJECTED:
-            key = event.pdu.state_key_pair
-            state.pop(key, None)
-            if event.replaces is not None:
-                state[key] = event.replaces
+        state = await self._access.state_before(room, event)
         return list((await self._events.load(state.values())).values())
 
     async def auth_chain(self, origin: str, room_id: str, event_id: str) -> list[StoredEvent]:

@@ -225,13 +225,13 @@ class Receiving:
         writes = Writes()
         if rejection is not None:
             log.info("an event is rejected", event_id=pdu.event_id, room_id=room.room_id, reason=rejection.reason)
-            return self._set_aside(room, pdu, EventKind.REJECTED, state_before, known, writes)
+            return await self._set_aside(room, pdu, EventKind.REJECTED, state_before, known, writes)
         rejection = NOT_RECOMMENDED if not is_recommended else None
         if rejection is None and first is None:
             rejection = await self._judge_by_tip(room, pdu)
         if rejection is not None:
             log.info("an event is soft-failed", event_id=pdu.event_id, room_id=room.room_id, reason=rejection.reason)
-            return self._set_aside(room, pdu, EventKind.SOFT_FAILED, state_before, known, writes)
+            return await self._set_aside(room, pdu, EventKind.SOFT_FAILED, state_before, known, writes)
         elif first is not None:
             writes = first
         placement = await self._placement(room, pdu, state_before)
@@ -263,10 +263,11 @@ class Receiving:
 
         return self._stream.submit(accepted.event.position, writes, publish, lambda: self._acceptance.undo(room))
 
-    def _set_aside(
+    async def _set_aside(
         self, room: Room, pdu: Pdu, kind: EventKind, state: State, known: StoredEvent | None, writes: Writes
     ) -> Done:
-        event = self._acceptance.set_aside(room, pdu, kind, state.snapshot, state.changes, writes)
+        replaces = await self._replaces(room, pdu, state) if kind is EventKind.SOFT_FAILED else None
+        event = self._acceptance.set_aside(room, pdu, kind, state.snapshot, state.changes, replaces, writes)
         if known is not None:
             writes.moves.append(EventMove(known.position, event.position))
         room.pending += 1
@@ -318,12 +319,11 @@ class Receiving:
         """Where an event goes, and what becomes of the room's current state."""
         passed = await self._passed(pdu)
         beside = [extremity for extremity in room.tip.extremities if extremity.reference.event_id not in passed]
-        replaces = None
+        replaces = await self._replaces(room, pdu, before)
         new = None
         after = before
         if pdu.state_key is not None:
             key = pdu.state_key_pair
-            replaces = (await self._branches.load_keys(room, before, [key])).get(key)
             new = StoredEvent(position=PENDING, room=room.room, pdu=pdu, snapshot=0)
             after = State(before.snapshot, {**before.changes, key: PENDING})
         others = [State(snapshot) for snapshot in sorted({extremity.snapshot for extremity in beside})]
@@ -339,6 +339,12 @@ class Receiving:
             current={key: loaded.get(position) for key, position in positions.items()},
             is_current=any(values[1] == PENDING for values in differences.values()),
         )
+
+    async def _replaces(self, room: Room, pdu: Pdu, before: State) -> int | None:
+        """The position of the event whose place a state event takes in the state before it."""
+        if pdu.state_key is None:
+            return None
+        return (await self._branches.load_keys(room, before, [pdu.state_key_pair])).get(pdu.state_key_pair)
 
     async def _passed(self, pdu: Pdu) -> set[str]:
         """The events that are no extremities once this one is there: its predecessors, and theirs where they are

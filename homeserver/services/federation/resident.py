@@ -180,10 +180,7 @@ class Resident:
         small: then one answer is better than two.
         """
         room = await self._access.access_room(event.pdu.room_id)
-        state = await self._access.state_at(room, event.snapshot)
-        state.pop(event.pdu.state_key_pair, None)
-        if event.replaces is not None:
-            state[event.pdu.state_key_pair] = event.replaces
+        state = await self._access.state_before(room, event)
         servers = sorted(room.servers.keys() - ({origin} if room.servers[origin] <= 1 else set()))
         omit_members = omit_members and len(state) >= self.omit_from_events
         if omit_members:

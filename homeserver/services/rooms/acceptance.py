@@ -151,16 +151,24 @@ class Acceptance:
         return Accepted(event, changes)
 
     def set_aside(
-        self, room: Room, pdu: Pdu, kind: EventKind, parent: int, changes_before: Mapping[StateKey, int], writes: Writes
+        self,
+        room: Room,
+        pdu: Pdu,
+        kind: EventKind,
+        parent: int,
+        changes_before: Mapping[StateKey, int],
+        replaces: int | None,
+        writes: Writes,
     ) -> StoredEvent:
         """Keeps an event that readers are not shown, with the state after it: events to come may stand on it.
 
-        Rejected events do not change the state. `parent` and `changes_before` are those of a `Placement`.
+        Rejected events do not change the state. `parent`, `changes_before` and `replaces` are those of a `Placement`.
         """
         position = self._stream.next_position()
         event = StoredEvent(position=position, room=room.room, pdu=pdu, snapshot=parent, kind=kind)
         after = dict(changes_before)
         if kind is EventKind.SOFT_FAILED and pdu.state_key is not None:
+            event.replaces = replaces
             after[pdu.state_key_pair] = position
         if after:
             numbered = {self._number(room, key, writes): at for key, at in after.items()}

@@ -68,9 +68,9 @@ class Access:
         return room
 
     async def find_resident_room(self, room_id: str) -> Room | None:
-        """A room that is this server's to decide about, since its users are in it, or nobody else's; else None."""
+        """A room that is this server's to decide about; else None."""
         room = self._registry.known(room_id) or await self._registry.load(room_id)
-        return room if room is not None and (room.local_joined or not room.servers) else None
+        return room if room is not None and room.is_resident else None
 
     async def access_joined_room(self, user_id: str, room_id: str) -> Room:
         """A room that the user is joined to. Raises Forbidden."""
@@ -167,6 +167,15 @@ class Access:
         """The room's state in a snapshot: (type, state_key) -> position."""
         state = await self._snapshots.load(snapshot)
         return {key: state[number] for key, number in room.keys.items() if number in state}
+
+    async def state_before(self, room: Room, event: StoredEvent) -> dict[tuple[str, str], int]:
+        """The room's state before an event: (type, state_key) -> position. The state after the event must be known."""
+        state = await self.state_at(room, event.snapshot)
+        if event.pdu.state_key is not None and event.kind != EventKind.REJECTED:
+            state.pop(event.pdu.state_key_pair, None)
+            if event.replaces is not None:
+                state[event.pdu.state_key_pair] = event.replaces
+        return state
 
     def visibility(self, room: Room) -> str:
         """The room's history visibility as it is now."""

@@ -195,6 +195,11 @@ class Room:
         return self.state.get(key)
 
     @property
+    def is_resident(self) -> bool:
+        """Whether the room is this server's to decide about, since its users are in it, or nobody else's."""
+        return bool(self.local_joined) or not self.servers
+
+    @property
     def is_shared(self) -> bool:
         """Whether other servers take part in the room."""
         return self.is_expecting_servers or len(self.servers) > 1 or (bool(self.servers) and not self.local_joined)
