@@ -38,6 +38,13 @@ class Forbidden(MatrixError):
         super().__init__(403, "M_FORBIDDEN", message)
 
 
+class NotResident(Forbidden):
+    """403 M_FORBIDDEN: nobody of this server is in the room, so only another server can let somebody in."""
+
+    def __init__(self) -> None:
+        super().__init__("Nobody of this server is in the room")
+
+
 class NotFound(MatrixError):
     """404 M_NOT_FOUND."""
 

@@ -12,7 +12,7 @@ from tests.simulation.virtual_time import VirtualTimeLoop
 from tests.simulation.world import World
 
 MAX_SERVERS = 5
-ROOMS_PER_WORLD = 4
+ROOMS_PER_WORLD = 10
 ACTIONS_PER_ROOM = 25
 
 

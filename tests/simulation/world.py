@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -230,15 +230,24 @@ class World:
     async def _settle(self) -> None:
         """Waits until nobody has anything to send any more."""
         async with asyncio.timeout(SETTLES_WITHIN_S):
-            while self._is_busy():  # noqa: ASYNC110 -- seconds that cost nothing
+            while await self._is_busy():  # noqa: ASYNC110 -- seconds that cost nothing
                 await asyncio.sleep(1)
 
-    def _is_busy(self) -> bool:
-        return self.internet.under_way > 0 or any(
-            server.server is not None
-            and (server.server.federation.sender.is_busy or server.server.federation.partial_rooms.is_busy)
-            for server in self.servers
-        )
+    async def _is_busy(self) -> bool:
+        running = [server.server for server in self.servers if server.server is not None]
+        if self.internet.under_way > 0 or any(server.federation.sender.is_busy for server in running):
+            return True
+        incomplete = {room_id for server in running for room_id in server.federation.partial_rooms.incomplete}
+        return any([await self._may_be_told(room_id) for room_id in incomplete])
+
+    async def _may_be_told(self, room_id: str) -> bool:
+        """Whether any server in a room knows who else is there: where all who did have left, nobody can tell."""
+        for server in self.servers:
+            if server.server is not None:
+                room = await server.server.access.find_resident_room(room_id)
+                if room is not None and room.local_joined and room.partial is None:
+                    return True
+        return False
 
     async def _last_words(self, room_id: str) -> None:
         """Somebody of each server says something: what a server has missed it hears of now, and all branches meet."""
@@ -261,7 +270,9 @@ class World:
         rooms = await self._rooms_of(room_id)
         for server in self.servers:
             if (room := rooms.get(server.name)) is not None and server.server is not None:
-                assert room.partial is None, f"{server.name} does not know who is in {room_id}"
+                if room.partial is not None:
+                    assert not await self._may_be_told(room_id), f"{server.name} does not know who is in {room_id}"
+                    return  # what others there say waits
                 stored = await server.server.access.state_at(room, room.tip.snapshot)
                 assert stored == room.state, f"{server.name} has stored another state of {room_id} than it has"
                 states[server.name] = await self._state(server.server, room)
@@ -274,14 +285,20 @@ class World:
             if len({state.get(key) for state in states.values()}) > 1
         ]
         if differing:
-            for server in self.servers:
-                assert server.server is not None
-                if server.name in states and (room := await server.server.access.find_resident_room(room_id)):
-                    await describe(server.name, server.server, room, states[server.name], differing)
+            await self._describe(room_id, states, differing)
         assert not differing, f"the servers differ in {differing} of {room_id}"
-        everything = set.union(*known.values())
-        for event_id in self.acknowledged:
-            assert event_id in everything, f"{event_id} was acknowledged and is nowhere"
+        missing = self.acknowledged - set.union(*known.values())
+        if missing:
+            await self._describe(room_id, states, ())
+        assert not missing, f"{missing} were acknowledged and are nowhere"
+
+    async def _describe(
+        self, room_id: str, states: Mapping[str, dict[tuple[str, str], str]], keys: Iterable[tuple[str, str]]
+    ) -> None:
+        for server in self.servers:
+            assert server.server is not None
+            if (room := await server.server.access.find_resident_room(room_id)) is not None:
+                await describe(server.name, server.server, room, states.get(server.name, {}), keys)
 
     async def _rooms_of(self, room_id: str) -> dict[str, Room]:
         """The room as each server has it that is in it, by its own account and by that of most others.

@@ -133,7 +133,7 @@ class Joining:
         if stored is None or stored.kind != EventKind.TIMELINE:
             room.stale = True
             raise MatrixError(502, "M_UNKNOWN", f"By the state that {done.server} told, you may not join")
-        await self._partial_rooms.begin(room.room, partial)
+        await self._partial_rooms.begin(room, partial)
         return room
 
     async def _state(

@@ -81,7 +81,7 @@ class PartialRooms:
         self._stream = stream
         self._changes = changes
         self._notifier = notifier
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._gate = asyncio.Semaphore(STATES_AT_ONCE)
         self._stopping = False
 
@@ -90,22 +90,22 @@ class PartialRooms:
         for row in await self._repository.load_all():
             self._start(row)
 
-    async def begin(self, room: int, row: PartialRoomRow | None) -> None:
+    async def begin(self, room: Room, row: PartialRoomRow | None) -> None:
         """A user has joined a room of another server, which lacks members or (None) does not.
 
         The row is written already. The caller holds the room's lock.
         """
-        if (task := self._tasks.get(room)) is not None:
+        if (task := self._tasks.get(room.room_id)) is not None:
             task.cancel()  # of a former stay
         if row is not None:
             self._start(row)
         elif task is not None:
-            await self._repository.delete(room)
+            await self._repository.delete(room.room)
 
     @property
-    def is_busy(self) -> bool:
-        """Whether any room is not complete."""
-        return bool(self._tasks)
+    def incomplete(self) -> frozenset[str]:
+        """The IDs of the rooms that are not complete."""
+        return frozenset(self._tasks)
 
     def abandon(self) -> None:
         """Ends as a crash would."""
@@ -122,11 +122,11 @@ class PartialRooms:
     def _start(self, row: PartialRoomRow) -> None:
         if self._stopping:
             return
-        task = self._tasks[row.room] = asyncio.create_task(self._complete(row), name=f"complete {row.room_id}")
+        task = self._tasks[row.room_id] = asyncio.create_task(self._complete(row), name=f"complete {row.room_id}")
 
         def ended(_: asyncio.Task[None]) -> None:
-            if self._tasks.get(row.room) is task:
-                del self._tasks[row.room]
+            if self._tasks.get(row.room_id) is task:
+                del self._tasks[row.room_id]
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.error("a room is not completed", room_id=row.room_id, exc_info=error)
 
@@ -169,8 +169,8 @@ class PartialRooms:
         """Forgets about a room that everybody here has left."""
         async with self._incoming.lock(row.room_id):
             room = await self._registry.load(row.room_id)
-            if room is not None and room.local_joined:
-                return False  # somebody is back, and there is another row
+            if room is not None and (room.local_joined or room.pending):
+                return False  # somebody is back, or coming
             await self._repository.delete(row.room)
             if room is not None and room.partial is not None:
                 room.complete(0)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from homeserver.clock import Clock
-from homeserver.services.errors import BadJson, Forbidden, TooLarge
+from homeserver.services.errors import BadJson, Forbidden, NotResident, TooLarge
 from homeserver.services.rooms.acceptance import Acceptance, Accepted, Origin
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import CREATE, MEMBER, NotLoaded, Room
@@ -155,9 +155,12 @@ class Authoring:
     def build(self, room: Room, draft: Draft) -> Pdu:
         """Makes an event on the tip that the rules allow, without taking it in.
 
-        Raises what `author` raises.
+        Raises what `author` raises, and NotResident for a join to a room that this server has left, be it just now:
+        what it knows of the room is of the past.
         """
         if draft.type == MEMBER and draft.state_key is not None:
+            if draft.content.get("membership") == "join" and not room.is_resident:
+                raise NotResident
             room.check_known(draft.state_key)
         pdu, auth_state = self._build(room, draft)
         power_levels = room.power_levels if CREATE in auth_state else None

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from homeserver.logs import get_logger
 from homeserver.services.account_data import AccountData
 from homeserver.services.accounts.sessions import Requester
-from homeserver.services.errors import Forbidden, InvalidParam, MatrixError, NotFound
+from homeserver.services.errors import Forbidden, InvalidParam, MatrixError, NotFound, NotResident
 from homeserver.services.profiles import Profiles
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.authoring import Draft
@@ -25,6 +25,7 @@ from storage.accounts import AccountRepository
 log = get_logger(__name__)
 
 MAX_ALLOW_CONDITIONS = 100
+MAX_WAYS_IN = 3
 
 
 class RemoteMembership(Protocol):
@@ -83,6 +84,15 @@ class Membership:
         https://spec.matrix.org/v1.19/client-server-api/#joining-rooms
         """
         event_content = await self._profiles.member_content(user_id, "join", _with_reason({}, reason))
+        for _ in range(MAX_WAYS_IN):
+            try:
+                await self._join(user_id, room_id, servers, event_content)
+            except NotResident:
+                continue  # all users of this server have left meanwhile
+            return
+        raise NotResident
+
+    async def _join(self, user_id: str, room_id: str, servers: Sequence[str], event_content: dict[str, Any]) -> None:
         room = await self._access.find_resident_room(room_id)
         if room is None:
             room = await self.remote.join(user_id, room_id, servers, event_content)
