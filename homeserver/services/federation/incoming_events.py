@@ -84,12 +84,15 @@ class IncomingEvents:
         if room is None or not room.local_joined:
             return  # nothing can be said of events in rooms that nobody here is in, not even by what ID
         reason = None if is_admitted(room, origin) else "Your server is kept out of this room"
+        lacked_members = room.partial is not None
         verified = await self._recommended(room, await self._verification.verify(events, room.version))
         taken: list[Done] = []
         async with self.lock(room_id):
             if reason is None and (held := await self._hold(origin, room_id, verified)) is not None:
                 results.update(held)
                 return
+            if lacked_members:  # only now is it known if its policy server is in it
+                verified = await self._recommended(await self._room(room_id), verified)
             await self._load_known([one for one in verified if isinstance(one, Verified)])
             for event, one in zip(events, verified, strict=True):
                 if isinstance(one, InvalidPdu):
@@ -118,11 +121,8 @@ class IncomingEvents:
     async def _recommended(
         self, room: Room, verified: Sequence[Verified | InvalidPdu]
     ) -> Sequence[Verified | InvalidPdu]:
-        """Events with what the room's policy server says of them: of those that are new.
-
-        In a room that lacks members they are asked about when they are taken in.
-        """
-        if room.partial is not None or self._policy_servers.find(room) is None:
+        """Events with what the room's policy server says of them: of those that are new."""
+        if self._policy_servers.find(room) is None:
             return verified
         good = [one for one in verified if isinstance(one, Verified)]
         await self._load_known(good)
