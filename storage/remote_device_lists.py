@@ -8,8 +8,9 @@ from typing import NamedTuple
 import asyncpg
 
 LISTS = "SELECT user_id, stream_id, position, stale, json FROM remote_device_lists WHERE user_id = ANY($1::text[])"
-UPSERT_LIST = """
-INSERT INTO remote_device_lists (user_id, stream_id, position, stale, json) VALUES ($1, $2, $3, $4, $5)
+UPSERT_LISTS = """
+INSERT INTO remote_device_lists (user_id, stream_id, position, stale, json)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::boolean[], $5::bytea[])
 ON CONFLICT (user_id) DO UPDATE
 SET stream_id = excluded.stream_id, position = excluded.position, stale = excluded.stale, json = excluded.json
 """
@@ -60,9 +61,10 @@ class RemoteDeviceListRepository:
         rows = await self._pool.fetch(SHARED_SINCE, list(user_ids), server_name)
         return {row["user_id"]: row["since"] for row in rows}
 
-    async def persist(self, row: RemoteListRow) -> None:
-        """Keeps a user's devices."""
-        await self._pool.execute(UPSERT_LIST, *row)
+    async def persist(self, rows: Iterable[RemoteListRow]) -> None:
+        """Keeps users' devices, in one statement; each of them once."""
+        if columns := list(zip(*rows, strict=True)):
+            await self._pool.execute(UPSERT_LISTS, *columns)
 
     async def delete_unshared(self) -> None:
         """Forgets those who are in no room any more."""

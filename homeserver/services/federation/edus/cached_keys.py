@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import quote
 from weakref import WeakValueDictionary
@@ -121,17 +122,22 @@ class CachedKeys:
         self._fetches.add(fetch)
         try:
             fetched = await self._ask_for_all(server, user_ids, timeout_ms)
-            for user_id, (stream_id, devices) in fetched.items():
-                json = orjson.dumps(devices)
-                if len(json) <= MAX_KEPT_BYTES:
-                    async with self._lock(user_id):
-                        is_stale = user_id in fetch.changed
-                        await self._repository.persist(
-                            RemoteListRow(user_id, stream_id, fetch.position, is_stale, json)
-                        )
+            await self._keep(fetch, fetched)
         finally:
             self._fetches.discard(fetch)
         return {user_id: devices for user_id, (_, devices) in fetched.items()}
+
+    async def _keep(self, fetch: _Fetch, fetched: Mapping[str, tuple[int, Devices]]) -> None:
+        """Keeps what came, all of it in one statement, while no change is applied to any of it."""
+        encoded = {user_id: orjson.dumps(devices) for user_id, (_, devices) in fetched.items()}
+        kept = sorted(user_id for user_id, json in encoded.items() if len(json) <= MAX_KEPT_BYTES)
+        async with AsyncExitStack() as stack:
+            for user_id in kept:  # in one order, so that nobody waits in a circle
+                await stack.enter_async_context(self._lock(user_id))
+            await self._repository.persist(
+                RemoteListRow(user_id, fetched[user_id][0], fetch.position, user_id in fetch.changed, encoded[user_id])
+                for user_id in kept
+            )
 
     async def _ask_for_all(
         self, server: str, user_ids: Sequence[str], timeout_ms: int
@@ -179,14 +185,14 @@ class CachedKeys:
             if row is None or row.stale or (row.stream_id and update.stream_id <= row.stream_id):
                 return  # nothing is kept that it could change, or it is in there
             changed = _apply(update, row)
-            await self._repository.persist(row._replace(stale=True) if changed is None else changed)
+            await self._repository.persist([row._replace(stale=True) if changed is None else changed])
 
     async def on_changed(self, user_id: str) -> None:
         """A user's keys have changed in a way that cannot be applied: they are fetched when they are next asked for."""
         self._note(user_id)
         async with self._lock(user_id):
             if (row := (await self._repository.load([user_id])).get(user_id)) is not None:
-                await self._repository.persist(row._replace(stale=True))
+                await self._repository.persist([row._replace(stale=True)])
 
     def _note(self, user_id: str) -> None:
         """What is on its way may be from before the change."""
@@ -195,10 +201,7 @@ class CachedKeys:
                 fetch.changed.add(user_id)
 
     def _lock(self, user_id: str) -> asyncio.Lock:
-        lock = self._locks.get(user_id)
-        if lock is None:
-            lock = self._locks[user_id] = asyncio.Lock()
-        return lock
+        return self._locks.setdefault(user_id, asyncio.Lock())
 
 
 def _apply(update: ListUpdate, row: RemoteListRow) -> RemoteListRow | None:
