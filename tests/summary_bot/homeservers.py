@@ -1,13 +1,8 @@
-"""Homeservers to run the bot beside, as programs of their own: Weft, and Synapse where it is installed.
-
-Synapse is looked for where the benchmark installs it (`.bench/synapse-venv`), or where `SYNAPSE_PYTHON` names a Python
-that has it.
-"""
+"""Homeservers to run the bot beside, as programs of their own: Weft, and the Synapse of `make test`."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import socket
 import sys
@@ -20,14 +15,12 @@ from typing import Any
 import aiohttp
 import yaml
 
-from tests.tidy.sources import ROOT
+from tests.interop.synapse import PYTHON as SYNAPSE_PYTHON
 
 DOMAIN = "weft.test"
 START_TIMEOUT_S = 60.0
 
-SYNAPSE = Path(os.environ.get("SYNAPSE_PYTHON", ROOT / ".bench" / "synapse-venv" / "bin" / "python"))
-KINDS = ("weft", "synapse") if SYNAPSE.exists() else ("weft",)
-WEFT = os.environ.get("WEFT_PYTHON", sys.executable)
+KINDS = ("weft", "synapse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +69,7 @@ def _write_weft(directory: Path, port: int, database_url: str, registration: Pat
         "logging": {"level": "WARNING"},
     }
     config.write_text(yaml.safe_dump(settings))
-    return [WEFT, "-m", "homeserver.cli", "serve", "--config", str(config)]
+    return [sys.executable, "-m", "homeserver.cli", "serve", "--config", str(config)]
 
 
 def _write_synapse(directory: Path, port: int, _database_url: str, registration: Path) -> list[str]:
@@ -117,7 +110,7 @@ def _write_synapse(directory: Path, port: int, _database_url: str, registration:
     logging: dict[str, Any] = {"version": 1, "root": {"level": "WARNING", "handlers": ["console"]}}
     logging["handlers"] = {"console": {"class": "logging.StreamHandler"}}
     (directory / "log.yaml").write_text(yaml.safe_dump(logging))
-    return [str(SYNAPSE), "-m", "synapse.app.homeserver", "--config-path", str(directory / "synapse.yaml")]
+    return [str(SYNAPSE_PYTHON), "-m", "synapse.app.homeserver", "--config-path", str(directory / "synapse.yaml")]
 
 
 async def _until_ready(process: asyncio.subprocess.Process, base_url: str, log: Path) -> None:

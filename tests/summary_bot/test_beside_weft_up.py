@@ -6,12 +6,13 @@ import asyncio
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import psutil
 
 from tests.client import Homeserver, User
-from tests.summary_bot.homeservers import WEFT, free_port
+from tests.summary_bot.homeservers import free_port
 from tests.summary_bot.support import WAIT_S, Person
 
 BOT = "@summary:localhost"
@@ -19,7 +20,7 @@ BOT = "@summary:localhost"
 
 async def test_weft_up_brings_the_bot_along(tmp_path: Path) -> None:
     port = free_port()
-    command = [WEFT, "-m", "homeserver.cli", "up", "--data-dir", str(tmp_path / "data"), "--port", str(port)]
+    command = [sys.executable, "-m", "homeserver.cli", "up", "--data-dir", str(tmp_path / "data"), "--port", str(port)]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, cwd=tmp_path)
     assert process.stdout is not None
     try:
