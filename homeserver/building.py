@@ -6,7 +6,6 @@ A line per part, in the order in which they need each other: what stands further
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from config.schema import Config
 from federation.outbound.network import build_network
@@ -115,9 +114,6 @@ from storage.to_device import ToDeviceRepository
 from storage.tokens import TokenRepository
 from storage.unread import UnreadRepository
 from storage.user_data import UserDataRepository
-
-if TYPE_CHECKING:
-    from homeserver.services.accounts.email_parts import EmailParts
 
 
 async def build_server(
@@ -317,7 +313,10 @@ async def build_server(
     login = Login(name, accounts, passwords, sessions, rate_limits, tokens, clock, third_party_ids)
     email = None
     if mail_transport is not None:
-        email = _build_email(
+        # Imported where it is wanted: the template engine takes memory, and time at the start.
+        from homeserver.services.accounts.email_parts import build_email
+
+        email = build_email(
             config, mail_transport, threepids, accounts, passwords, sessions, rate_limits, signing_key, clock, metrics
         )
     registration = Registration(
@@ -483,13 +482,6 @@ async def build_server(
         sync=sync,
         appservices=appservices,
     )
-
-
-def _build_email(config: Config, transport: MailTransport, *parts: Any) -> EmailParts:
-    # Imported where it is wanted: the template engine takes memory, and time at the start.
-    from homeserver.services.accounts.email_parts import build_email
-
-    return build_email(config, transport, *parts)
 
 
 def _accept_jwt(config: Config, login: Login, accounts: AccountRepository, registration: Registration) -> None:

@@ -21,6 +21,8 @@ from storage.threepids import ValidationRow
 if TYPE_CHECKING:
     from homeserver.services.accounts.email_parts import EmailParts
 
+FORM = '<form method="post"><button>Confirm</button></form>'
+
 
 def _email(request: Request) -> EmailParts:
     if request.server.email is None:
@@ -37,8 +39,9 @@ async def confirm_page(request: Request) -> Result:
     except MatrixError as error:
         return _failed(error)
     title, lead = await _question(email, row)
-    values = {"title": title, "lead": lead, "button": "Confirm"}
-    return html_page("email.html", values, form_targets=_targets(email, row))
+    return html_page(
+        "email.html", {"title": title, "lead": lead}, markup={"next": FORM}, form_targets=_targets(email, row)
+    )
 
 
 async def confirm(request: Request) -> Result:
@@ -56,7 +59,7 @@ async def confirm(request: Request) -> Result:
         link, host = html.escape(row.next_link), html.escape(urlsplit(row.next_link).netloc)
         markup = f'<p><a href="{link}" rel="noopener noreferrer">Go on to {host}</a></p>'
     lead = f"{row.address} is confirmed. Close this window, and go on in your client."
-    return html_page("email_done.html", {"title": "Done", "lead": lead}, markup={"next": markup})
+    return html_page("email.html", {"title": "Done", "lead": lead}, markup={"next": markup})
 
 
 async def _question(email: EmailParts, row: ValidationRow) -> tuple[str, str]:
@@ -82,7 +85,7 @@ def _targets(email: EmailParts, row: ValidationRow) -> tuple[str, ...]:
 
 def _failed(error: MatrixError) -> web.Response:
     values = {"title": "That did not work", "lead": error.message}
-    return html_page("email_done.html", values, markup={"next": ""}, status=error.status)
+    return html_page("email.html", values, markup={"next": ""}, status=error.status)
 
 
 ROUTES = [
