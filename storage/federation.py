@@ -39,7 +39,7 @@ OUTGOING_EDUS = """
 SELECT destination, position, edu FROM outgoing_edus WHERE destination = $1 AND position > $2 ORDER BY position LIMIT $3
 """
 DELETE_OUTGOING_EDUS = "DELETE FROM outgoing_edus WHERE destination = $1 AND position <= $2"
-DESTINATIONS_WITH_EDUS = "SELECT DISTINCT destination FROM outgoing_edus"
+DESTINATIONS_WITH_EDUS = "SELECT DISTINCT destination FROM outgoing_edus ORDER BY destination"
 
 UPSERT_DESTINATIONS = """
 INSERT INTO destination_positions (destination, position) SELECT * FROM unnest($1::text[], $2::bigint[])
@@ -66,6 +66,7 @@ due AS (
 SELECT destination, coalesce(d.position, 0) AS position, max(due.position) AS newest
 FROM due LEFT JOIN destination_positions d USING (destination)
 GROUP BY destination, d.position HAVING max(due.position) > coalesce(d.position, 0)
+ORDER BY destination
 """
 # Events for a destination after a position: in rooms that it is in, and those that showed it out.
 OUTGOING_EVENTS = """

@@ -79,7 +79,8 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 async def template(postgres: EmbeddedPostgres) -> str:
     """A database with the schema, to clone from."""
     admin = await asyncpg.connect(postgres.url())
-    for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # no test cuts the power
+    # No test cuts the power, and no plan changes for the autovacuum having been there.
+    for setting in ("fsync", "synchronous_commit", "full_page_writes", "autovacuum"):
         await admin.execute(f"ALTER SYSTEM SET {setting} = off")
     await admin.execute("SELECT pg_reload_conf()")
     await admin.execute(f"CREATE DATABASE {TEMPLATE}")

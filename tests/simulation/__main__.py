@@ -11,7 +11,7 @@ from typing import Any
 from tests.simulation.virtual_time import VirtualTimeLoop
 from tests.simulation.world import World
 
-MAX_SERVERS = 5
+MAX_SERVERS = 7
 ROOMS_PER_WORLD = 10
 ACTIONS_PER_ROOM = 25
 

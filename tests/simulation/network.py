@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -52,6 +53,8 @@ class Internet:
         self.weather = Weather()
         self.cut: set[frozenset[str]] = set()
         self.under_way = 0
+        self.history = hashlib.blake2b(digest_size=8)
+        """Of every request that came and every answer to it, and when."""
 
     async def request(self, origin: str, destination: str, method: str, target: str, content: Any) -> Any:
         """Carries a request there and its answer back. Raises RemoteFailure."""
@@ -101,6 +104,14 @@ class Internet:
         server = self.servers.get(destination)
         if server is None:
             raise RemoteUnreachable(destination, "nobody is there")
+        status, answer = await self._answer(server, origin, method, target, body)
+        now = asyncio.get_running_loop().time()
+        self.history.update(repr((now, origin, destination, method, target, body, status, answer)).encode())
+        return status, answer
+
+    async def _answer(
+        self, server: Server, origin: str, method: str, target: str, body: bytes | None
+    ) -> tuple[int, bytes]:
         try:
             route, params = self._router.find(method, target.partition("?")[0])
             http = make_mocked_request(method, target)  # the body comes as what was signed
@@ -112,7 +123,7 @@ class Internet:
         except MatrixError as error:
             return error.status, orjson.dumps(error.body())
         except server.database.connection_errors:
-            raise RemoteUnreachable(destination, "it has crashed") from None
+            raise RemoteUnreachable(server.config.server_name, "it has crashed") from None
         return 200, result if isinstance(result, bytes) else orjson.dumps(result)
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from homeserver.appservice_api.client import HttpServiceClient
 from homeserver.building import build_server
 from homeserver.http.context import Server
@@ -23,21 +25,25 @@ from homeserver.services.errors import MatrixError
 from homeserver.services.notifier import Notifier
 from homeserver.services.rooms.authoring import Draft
 from homeserver.services.rooms.creation import RoomOptions
-from homeserver.services.rooms.room import Room
-from matrix.room_versions import ROOM_VERSIONS, StateResolution
+from homeserver.services.rooms.room import Room, StateKey
+from matrix.pdu import Pdu, load_pdu
+from matrix.room_versions import ROOM_VERSIONS, RoomVersion
 from matrix.signatures import SigningKey
-from storage.database import Database, StorageError
+from storage.database import StorageError
 from storage.events import EventKind
 from tests.conftest import make_config
+from tests.simulation.databases import SimulatedDatabase
+from tests.simulation.expectation import Expectation
 from tests.simulation.network import Internet, SimulatedNetwork, Weather
 from tests.simulation.report import describe
-from tests.simulation.virtual_time import CountedConnection, VirtualTimeLoop, count_connecting, real_time
+from tests.simulation.virtual_time import VirtualTimeLoop
 
 USERS_PER_SERVER = 2
 MAX_PAUSE_S = 2.0
 SETTLES_WITHIN_S = 24 * 3600.0
 
-KINDS = "SELECT event_id, kind, redacted_by IS NOT NULL AS redacted FROM events WHERE room = $1"
+KINDS = "SELECT event_id, kind FROM events WHERE room = $1"
+EVENTS = "SELECT event_id, json FROM events JOIN rooms USING (room) WHERE room_id = $1"
 
 
 @dataclass
@@ -49,7 +55,7 @@ class SimServer:
     directory: Path
     internet: Internet
     server: Server | None = None
-    database: Database | None = None
+    database: SimulatedDatabase | None = None
     tasks: tuple[asyncio.Task[None], ...] = ()
     omit_from_events: int = 100
 
@@ -59,19 +65,17 @@ class SimServer:
         assert isinstance(loop, VirtualTimeLoop)
         config = replace(make_config(self.directory), server_name=self.name)
         config = replace(config, federation=replace(config.federation, enabled=True))
-        database = Database(self.url, max_connections=4, connection_class=CountedConnection)
-        with real_time():
-            await database.open()
-            count_connecting(database.pool)
-            server = await build_server(
-                config,
-                database,
-                loop.clock_ms,
-                Notifier(),
-                HttpPushGateway(config.push),
-                HttpServiceClient(),
-                make_network=lambda *_: SimulatedNetwork(self.internet, self.name),
-            )
+        database = SimulatedDatabase(self.url)
+        await database.open()
+        server = await build_server(
+            config,
+            database,
+            loop.clock_ms,
+            Notifier(),
+            HttpPushGateway(config.push),
+            HttpServiceClient(),
+            make_network=lambda *_: SimulatedNetwork(self.internet, self.name),
+        )
         sender = server.federation.sender
         await sender.open(server.stream.current)
         server.federation.resident.omit_from_events = self.omit_from_events
@@ -86,7 +90,7 @@ class SimServer:
         assert self.server is not None
         assert self.database is not None
         del self.internet.servers[self.name]
-        self.database.abandon()
+        await self.database.crash()
         self.server.federation.sender.abandon()
         self.server.federation.partial_rooms.abandon()
         for task in self.tasks:
@@ -161,7 +165,8 @@ class World:
         await self._settle()
         await self._last_words(room_id)
         await self._check(room_id)
-        print(f"{room_id}: {len(self.acknowledged)} events acknowledged, weather {weather}")
+        history = self.internet.history.hexdigest()
+        print(f"{room_id}: {len(self.acknowledged)} events acknowledged, weather {weather}, history {history}")
 
     async def _open_room(self) -> str:
         self.internet.weather, self.internet.cut = Weather(), set()
@@ -265,70 +270,98 @@ class World:
                 await self._settle()
 
     async def _check(self, room_id: str) -> None:
-        states: dict[str, dict[tuple[str, str], str]] = {}
-        known: dict[str, set[str]] = {}
-        rooms = await self._rooms_of(room_id)
-        for server in self.servers:
-            if (room := rooms.get(server.name)) is not None and server.server is not None:
-                if room.partial is not None:
-                    assert not await self._may_be_told(room_id), f"{server.name} does not know who is in {room_id}"
-                    return  # what others there say waits
-                stored = await server.server.access.state_at(room, room.tip.snapshot)
-                assert stored == room.state, f"{server.name} has stored another state of {room_id} than it has"
-                states[server.name] = await self._state(server.server, room)
-                known[server.name] = await self._events(server.server, room)
-        if not states:
+        rooms = await self._rooms(room_id)
+        for name, room in rooms.items():
+            if room.partial is not None:
+                assert not await self._may_be_told(room_id), f"{name} does not know who is in {room_id}"
+                return  # what others there say waits
+        if not rooms:
             return
+        states = {server: await self._state_of(server, room) for server, room in rooms.items()}
+        await self._check_by_history(room_id, rooms, states)
+        together = _holding_together(rooms)
         differing = [
             key
-            for key in sorted({key for state in states.values() for key in state})
-            if len({state.get(key) for state in states.values()}) > 1
+            for key in sorted({key for name in together for key in states[name]})
+            if len({states[name].get(key) for name in together}) > 1
         ]
         if differing:
             await self._describe(room_id, states, differing)
         assert not differing, f"the servers differ in {differing} of {room_id}"
-        missing = self.acknowledged - set.union(*known.values())
+        known = [await self._events(self._running(name), rooms[name]) for name in together]
+        missing = self.acknowledged - set().union(*known)
         if missing:
             await self._describe(room_id, states, ())
         assert not missing, f"{missing} were acknowledged and are nowhere"
 
+    async def _check_by_history(
+        self, room_id: str, rooms: Mapping[str, Room], states: Mapping[str, dict[StateKey, str]]
+    ) -> None:
+        """Whether every server has that state which follows from the events that it stands on."""
+        version = next(iter(rooms.values())).version
+        expectation = Expectation(version, await self._all_events(room_id, version))
+        for name, room in rooms.items():
+            extremities = [extremity.reference.event_id for extremity in room.tip.extremities]
+            expected = expectation.state_after(extremities)
+            if expected != states[name]:
+                keys = [key for key in {*expected, *states[name]} if expected.get(key) != states[name].get(key)]
+                await self._describe(room_id, {**states, "expected": expected}, sorted(keys))
+                raise AssertionError(f"{name} has another state of {room_id} than follows from its events: {keys}")
+
     async def _describe(
-        self, room_id: str, states: Mapping[str, dict[tuple[str, str], str]], keys: Iterable[tuple[str, str]]
+        self, room_id: str, states: Mapping[str, dict[StateKey, str]], keys: Iterable[StateKey]
     ) -> None:
         for server in self.servers:
             assert server.server is not None
             if (room := await server.server.access.find_resident_room(room_id)) is not None:
                 await describe(server.name, server.server, room, states.get(server.name, {}), keys)
 
-    async def _rooms_of(self, room_id: str) -> dict[str, Room]:
-        """The room as each server has it that is in it, by its own account and by that of most others.
-
-        State resolution before room version 12 may forget members who had joined when the room was still public, on a
-        branch on which it is so no more: the others do not talk to their servers then, and nothing tells these.
-        https://spec.matrix.org/v1.19/rooms/v12/#state-resolution
-        """
-        rooms: dict[str, Room] = {}
+    async def _rooms(self, room_id: str) -> dict[str, Room]:
+        """The room as each server has it that is in it, by its own account."""
+        rooms = {}
         for server in self.servers:
-            assert server.server is not None
-            room = await server.server.access.find_resident_room(room_id)
+            room = await self._running(server.name).access.find_resident_room(room_id)
             if room is not None and room.local_joined:
                 rooms[server.name] = room
-        may_forget = any(room.version.state_resolution is not StateResolution.V2_1 for room in rooms.values())
-        if not may_forget:
-            return rooms
-        return {
-            name: room
-            for name, room in rooms.items()
-            if 2 * sum(name in other.servers for other in rooms.values()) > len(rooms)
-        }
+        return rooms
 
-    async def _state(self, server: Server, room: Room) -> dict[tuple[str, str], str]:
-        events = await server.events.load(room.state.values())
-        return {key: events[position].event_id for key, position in room.state.items()}
+    async def _state_of(self, name: str, room: Room) -> dict[StateKey, str]:
+        server = self._running(name)
+        state = await self._event_ids(server, room.state)
+        stored = await self._event_ids(server, await server.access.state_at(room, room.tip.snapshot))
+        assert stored == state, f"{name} has stored another state of {room.room_id} than it has"
+        return state
+
+    async def _event_ids(self, server: Server, positions: Mapping[StateKey, int]) -> dict[StateKey, str]:
+        events = await server.events.load(positions.values())
+        return {key: events[position].event_id for key, position in positions.items()}
 
     async def _events(self, server: Server, room: Room) -> set[str]:
         rows = await server.database.pool.fetch(KINDS, room.room)
         return {row["event_id"] for row in rows if row["kind"] != EventKind.REJECTED}
+
+    async def _all_events(self, room_id: str, version: RoomVersion) -> dict[str, Pdu]:
+        """The events that any server has, rejected or not."""
+        events = {}
+        for server in self.servers:
+            for row in await self._running(server.name).database.pool.fetch(EVENTS, room_id):
+                events[row["event_id"]] = load_pdu(orjson.loads(row["json"]), version, row["event_id"])
+        return events
+
+    def _running(self, name: str) -> Server:
+        server = self.internet.servers[name]
+        assert server is not None
+        return server
+
+
+def _holding_together(rooms: Mapping[str, Room]) -> list[str]:
+    """The servers that most of those which are in a room hold for being in it.
+
+    State resolution may forget members who had joined when the room was still public, on a branch on which it is so no
+    more: the others do not talk to their servers then, and nothing tells these.
+    https://spec.matrix.org/v1.19/rooms/v12/#state-resolution
+    """
+    return [name for name in rooms if 2 * sum(name in other.servers for other in rooms.values()) > len(rooms)]
 
 
 def _requester(user_id: str) -> Requester:
