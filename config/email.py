@@ -16,7 +16,7 @@ SmtpTls = Literal["none", "starttls", "tls"]
 
 @dataclass(frozen=True, slots=True)
 class Email:
-    """E-mail: addresses of accounts, and forgotten passwords. Off without a `host`."""
+    """E-mail: addresses of accounts, forgotten passwords, notifications. Off without a `host`."""
 
     host: str | None = option(None, "SMTP server to send through; null turns e-mail off.", check=checks.check_mail_host)
     port: int = option(587, "Its port.", minimum=1, maximum=65535)
@@ -45,6 +45,13 @@ class Email:
         "Whether clients are told that an account has, or has not, the address that a mail is asked for. Else the mail "
         "says so, and nobody finds out whose addresses are here.",
     )
+    notify_after_ms: int = option(
+        600_000,
+        "How long something that notifies a user may be unread before those who want it get a mail; the wait grows for "
+        "rooms that are not read after a mail.",
+        minimum=1,
+    )
+    max_notify_interval_ms: int = option(86_400_000, "Longest such wait.", minimum=1)
     timeout_ms: int = option(20_000, "How long the SMTP server may take for each step.", minimum=1)
     min_retry_interval_ms: int = option(
         10_000, "Wait before a mail that failed is tried again; it doubles with each failure.", minimum=1

@@ -46,12 +46,8 @@ from homeserver.services.notifier import Notifier
 from homeserver.services.presence import Presence
 from homeserver.services.profile_lookup import ProfileLookup
 from homeserver.services.profiles import Profiles
-from homeserver.services.push.delivery import Delivery
-from homeserver.services.push.following import PushFollower
 from homeserver.services.push.gateway import PushGateway
-from homeserver.services.push.notification import Notifications as PushNotifications
-from homeserver.services.push.pushers import Pushers
-from homeserver.services.push.totals import UnreadTotals
+from homeserver.services.push.parts import PushSurroundings, build_push
 from homeserver.services.push_rules import PushRules
 from homeserver.services.rate_limits import RateLimiter
 from homeserver.services.receipts import Receipts
@@ -96,6 +92,7 @@ from storage.destinations import DestinationRepository
 from storage.device_keys import DeviceKeyRepository
 from storage.device_lists import DeviceListRepository
 from storage.directory import DirectoryRepository
+from storage.email_pushers import EmailPusherRepository
 from storage.events import EventRepository
 from storage.federation import FederationRepository
 from storage.key_backup import KeyBackupRepository
@@ -247,30 +244,24 @@ async def build_server(
         config.limits,
     )
     typing = Typing(access, stream, notifier, changes, clock)
-    pusher_rows = PusherRepository(pool)
-    pushers = Pushers(
-        pusher_rows,
-        metrics,
-        registry.in_memory,
-        max_users=caches.users,
-        max_per_user=config.push.max_pushers_per_user,
+    push = build_push(
+        PushSurroundings(
+            config=config,
+            gateway=push_gateway,
+            rows=PusherRepository(pool),
+            unread_rows=unread_rows,
+            registry=registry,
+            access=access,
+            events=events,
+            receipts=receipts,
+            account_data=account_data,
+            user_rooms=user_rooms,
+            stream=stream,
+            clock=clock,
+            metrics=metrics,
+        )
     )
-    totals = UnreadTotals(pusher_rows, registry, user_rooms, receipts)
-    push_notifications = PushNotifications(access, events, receipts, unread_rows, totals)
-    push_follower = PushFollower(
-        pusher_rows,
-        unread_rows,
-        pushers,
-        Delivery(push_gateway, pushers, push_notifications, clock, metrics, config.push),
-        registry,
-        events,
-        account_data,
-        user_rooms,
-        stream,
-        clock,
-        metrics,
-        max_users=caches.users,
-    )
+    pushers, push_follower = push.pushers, push.follower
     await push_follower.open()
     receipts.on_read = push_follower.on_counts_moved
 
@@ -309,15 +300,23 @@ async def build_server(
     tokens = TokenRepository(pool)
     passwords = Passwords(accounts, sessions)
     threepids = ThreepidRepository(pool)
-    third_party_ids = ThirdPartyIds(threepids, clock)
+    third_party_ids = ThirdPartyIds(threepids, clock, pushers.changed_elsewhere)
     login = Login(name, accounts, passwords, sessions, rate_limits, tokens, clock, third_party_ids)
     email = None
     if mail_transport is not None:
         # Imported where it is wanted: the template engine takes memory, and time at the start.
-        from homeserver.services.accounts.email_parts import build_email
+        from homeserver.services.email_parts import build_email
 
         email = build_email(
-            config, mail_transport, threepids, accounts, passwords, sessions, rate_limits, signing_key, clock, metrics
+            push,
+            EmailPusherRepository(pool),
+            mail_transport,
+            threepids,
+            accounts,
+            passwords,
+            sessions,
+            rate_limits,
+            signing_key,
         )
     registration = Registration(
         config.registration,

@@ -103,7 +103,7 @@ async def running(
             server.appservices.deliveries.save_forever(),
             server.federation.outgoing_edus.flush_forever(),
             server.federation.dummy_events.run_forever(),
-            *([server.email.validation_mails.run()] if server.email is not None else ()),
+            *([server.email.validation_mails.run(), server.email.notification_mails.run()] if server.email else ()),
         ):
             stack.push_async_callback(_cancel, _background(loop))
         stack.push_async_callback(server.appservices.deliveries.stop)

@@ -12,7 +12,8 @@ class PusherRow(NamedTuple):
     """A pusher. `pusher` is its number, `device` the one that made it (None: no device's), `data` JSON.
 
     `pushed_up_to` is the position up to which everything has been pushed, None if it does not lag behind the others;
-    `set_ts` (ms) is when it was set last.
+    `set_ts` (ms) is when it was set last. `mail_due_ts` (ms): when one of kind `email` is to look at what is unread,
+    `mail_failures`: how many of its mails have failed.
     """
 
     pusher: int
@@ -28,11 +29,13 @@ class PusherRow(NamedTuple):
     data: bytes
     set_ts: int
     pushed_up_to: int | None
+    mail_due_ts: int | None = None
+    mail_failures: int = 0
 
 
 _COLUMNS = """
 pusher, user_id, device, app_id, pushkey, kind, app_display_name, device_display_name, profile_tag, lang, data, set_ts,
-pushed_up_to
+pushed_up_to, mail_due_ts, mail_failures
 """
 USERS_WITH_PUSHERS = "SELECT DISTINCT user_id FROM pushers"
 PUSHERS_OF_USER = f"SELECT {_COLUMNS} FROM pushers WHERE user_id = $1 ORDER BY pusher"

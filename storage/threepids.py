@@ -95,6 +95,7 @@ ON CONFLICT (medium, address) DO UPDATE SET validated_ts = excluded.validated_ts
 RETURNING user_id
 """
 DELETE_THREEPID = "DELETE FROM threepids WHERE user_id = $1 AND medium = $2 AND address = $3"
+DELETE_EMAIL_PUSHERS = "DELETE FROM pushers WHERE user_id = $1 AND kind = 'email' AND pushkey = $2"
 DELETE_THREEPIDS = "DELETE FROM threepids WHERE user_id = $1"
 COUNT_THREEPIDS = "SELECT count(*) FROM threepids WHERE user_id = $1"
 LOCK_USER = "SELECT FROM users WHERE user_id = $1 AND NOT deactivated FOR NO KEY UPDATE"
@@ -147,8 +148,13 @@ class ThreepidRepository:
                 raise TooManyThreepids
 
     async def delete(self, user_id: str, medium: str, address: str) -> bool:
-        """Takes an identifier from an account; False if it has no such."""
-        return bool(await self._pool.execute(DELETE_THREEPID, user_id, medium, address) != "DELETE 0")
+        """Takes an identifier from an account, and with it the pusher to it; False if it has no such."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            if await connection.execute(DELETE_THREEPID, user_id, medium, address) == "DELETE 0":
+                return False
+            if medium == EMAIL:
+                await connection.execute(DELETE_EMAIL_PUSHERS, user_id, address)
+            return True
 
     async def reset_password(self, sid: str, password_hash: str, *, since_ts: int) -> str | None:
         """Sets the password of the account whose address was proved in an attempt; returns its user ID.

@@ -18,6 +18,7 @@ import uvloop
 
 from config.schema import Config, Federation, Listener, Logging, RateLimits, Registration
 from config.secret import Secret
+from homeserver.clock import Clock, now_ms
 from homeserver.main import RunningServer, running
 from storage.database import migrate
 from storage.embedded import EmbeddedPostgres
@@ -127,9 +128,9 @@ def make_config(data_dir: Path) -> Config:
 
 
 @asynccontextmanager
-async def started(config: Config, url: str) -> AsyncIterator[Homeserver]:
+async def started(config: Config, url: str, clock: Clock = now_ms) -> AsyncIterator[Homeserver]:
     """A server on a socket, with a client for it."""
-    async with running(config, url) as server, Homeserver(f"http://{server.addresses[0]}", server) as homeserver:
+    async with running(config, url, clock) as server, Homeserver(f"http://{server.addresses[0]}", server) as homeserver:
         yield homeserver
 
 

@@ -1,6 +1,6 @@
-"""The page that links in mails lead to: confirming an address.
+"""The pages that links in mails lead to: confirming an address, ending notifications.
 
-Opening it changes nothing, for programs that look through mails open it too; a button does.
+Opening one changes nothing, for programs that look through mails open it too; a button does.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from aiohttp import web
 
 from homeserver.http.pages import html_page
 from homeserver.http.request import Request, Result, Route
-from homeserver.services.email.links import CONFIRM_PATH
+from homeserver.services.email.links import CONFIRM_PATH, UNSUBSCRIBE_PATH
 from homeserver.services.email.validations import origin_of
 from homeserver.services.errors import MatrixError, NotFound
 from storage.threepids import ValidationRow
 
 if TYPE_CHECKING:
-    from homeserver.services.accounts.email_parts import EmailParts
+    from homeserver.services.email_parts import EmailParts
 
 FORM = '<form method="post"><button>Confirm</button></form>'
+UNSUBSCRIBE_FORM = '<form method="post"><button>Get no such mails any more</button></form>'
 
 
 def _email(request: Request) -> EmailParts:
@@ -62,6 +63,41 @@ async def confirm(request: Request) -> Result:
     return html_page("email.html", {"title": "Done", "lead": lead}, markup={"next": markup})
 
 
+async def unsubscribe_page(request: Request) -> Result:
+    """Asks whoever opened the link at the end of a notification whether they want no more of them."""
+    try:
+        _pusher_of_link(request)
+    except MatrixError as error:
+        return _failed(error)
+    values = {"title": "No more mails?", "lead": "You will not get notifications from here at this address any more."}
+    return html_page("email.html", values, markup={"next": UNSUBSCRIBE_FORM})
+
+
+async def unsubscribe(request: Request) -> Result:
+    """What the page above sends, and mail programs by themselves: the notifications end.
+
+    https://www.rfc-editor.org/rfc/rfc8058
+    """
+    email = _email(request)
+    try:
+        pusher = _pusher_of_link(request)
+    except MatrixError as error:
+        return _failed(error)
+    await email.notifications.unsubscribe(pusher)
+    values = {"title": "Done", "lead": "You get no such mails any more. Your client can turn them on again."}
+    return html_page("email.html", values, markup={"next": ""})
+
+
+def _pusher_of_link(request: Request) -> int:
+    """The pusher whose mails a link ends. Raises MatrixError (400), 429 M_LIMIT_EXCEEDED."""
+    email = _email(request)
+    request.server.rate_limits.check("login", f"email page {request.address}")
+    pusher = request.query.get("pusher", "")
+    if not email.links.is_unsubscription(pusher, request.query.get("token", "")):
+        raise MatrixError(400, "M_UNKNOWN", "This link is not whole. Copy all of it from the mail.")
+    return int(pusher)
+
+
 async def _question(email: EmailParts, row: ValidationRow) -> tuple[str, str]:
     ending = "If you did not ask for this, close this page: nothing will happen."
     if row.purpose == "password":
@@ -91,4 +127,6 @@ def _failed(error: MatrixError) -> web.Response:
 ROUTES = [
     Route("GET", CONFIRM_PATH, "confirmPage", confirm_page, auth=False),
     Route("POST", CONFIRM_PATH, "confirm", confirm, auth=False),
+    Route("GET", UNSUBSCRIBE_PATH, "unsubscribePage", unsubscribe_page, auth=False),
+    Route("POST", UNSUBSCRIBE_PATH, "unsubscribe", unsubscribe, auth=False),
 ]

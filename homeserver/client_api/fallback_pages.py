@@ -7,12 +7,15 @@ https://spec.matrix.org/v1.19/client-server-api/#login-fallback
 from __future__ import annotations
 
 import html
+import secrets
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from aiohttp import web
 
 from homeserver.http.pages import html_page
 from homeserver.http.request import Request, Result, Route
+from homeserver.services.accounts.interactive_auth import EMAIL_STAGE
 from homeserver.services.errors import MatrixError, MissingParam, NotFound
 
 MAX_SESSION_CHARS = 255
@@ -43,7 +46,18 @@ STAGES = {
     ),
     "m.login.terms": Stage("Terms", "To make an account, read and accept these:", "Accept"),
     "m.login.dummy": Stage("Registration", "Nothing more is needed to make an account.", "Continue"),
+    EMAIL_STAGE: Stage(
+        "Your e-mail address",
+        "You will get a mail with a link in it.",
+        "Send the mail",
+        '<label>E-mail address <input name="email" type="email" autocomplete="email" required></label>',
+    ),
 }
+MAIL_SENT = Stage(
+    "Look at your mail",
+    "A mail is on its way to you. Open the link in it, confirm there, and then come back here.",
+    "I have confirmed",
+)
 
 
 async def login_fallback_page(request: Request) -> Result:
@@ -64,11 +78,33 @@ async def auth_fallback(request: Request) -> Result:
     form = await request.form()
     stage, session = _stage_name(request), form.get("session", "")
     request.server.rate_limits.check("login", f"fallback {request.address}")
+    sent: Mapping[str, str] | None = None
     try:
-        await request.server.interactive_auth.attempt(session, stage, form)
+        if stage != EMAIL_STAGE:
+            await request.server.interactive_auth.attempt(session, stage, form)
+        elif "sid" not in form:
+            sent = await _send_mail(request, session, form.get("email", ""))
+            return _mail_page(session, sent)
+        else:
+            sent = {name: form.get(name, "") for name in ("sid", "client_secret")}
+            await request.server.interactive_auth.attempt(session, stage, {"threepid_creds": sent})
     except MatrixError as error:
-        return _stage_page(request, session, error)
+        return _stage_page(request, session, error) if sent is None else _mail_page(session, sent, error)
     return html_page("auth_done.html", {}, script="auth_done.js")
+
+
+async def _send_mail(request: Request, session: str, address: str) -> dict[str, str]:
+    """Has a mail sent that proves an address; what names the attempt. Raises MatrixError."""
+    email = request.server.email
+    if email is None:
+        raise NotFound("This server sends no e-mail")
+    purpose = await request.server.interactive_auth.email_purpose(session)
+    secret = secrets.token_urlsafe(18)
+    sid = await email.validations.request(
+        purpose, address, secret, send_attempt=1, next_link=None, network_address=request.address
+    )
+    email.validation_mails.wake()
+    return {"sid": sid, "client_secret": secret}
 
 
 def _stage_name(request: Request) -> str:
@@ -80,7 +116,17 @@ def _stage_name(request: Request) -> str:
 
 def _stage_page(request: Request, session: str, error: MatrixError | None = None) -> web.Response:
     name = _stage_name(request)
-    stage = STAGES[name]
+    fields = STAGES[name].fields if name != "m.login.terms" else _policies(request)
+    return _form_page(STAGES[name], session, fields, error)
+
+
+def _mail_page(session: str, sent: Mapping[str, str], error: MatrixError | None = None) -> web.Response:
+    """What is shown while a mail is on its way."""
+    fields = "".join(f'<input type="hidden" name="{name}" value="{html.escape(sent[name])}">' for name in sent)
+    return _form_page(MAIL_SENT, session, fields, error)
+
+
+def _form_page(stage: Stage, session: str, fields: str, error: MatrixError | None) -> web.Response:
     values = {
         "title": stage.title,
         "lead": stage.lead,
@@ -88,7 +134,6 @@ def _stage_page(request: Request, session: str, error: MatrixError | None = None
         "failure": error.message if error is not None else "",
         "session": session[:MAX_SESSION_CHARS],
     }
-    fields = stage.fields if name != "m.login.terms" else _policies(request)
     return html_page("auth.html", values, markup={"fields": fields}, status=error.status if error is not None else 200)
 
 

@@ -9,8 +9,9 @@ import msgspec
 import orjson
 
 from homeserver.http.request import Request, Result, Route
-from homeserver.services.errors import InvalidParam, MissingParam
-from homeserver.services.push.pushers import HTTP
+from homeserver.services.errors import InvalidParam, MatrixError, MissingParam
+from homeserver.services.push.pushers import EMAIL, HTTP
+from matrix.third_party_ids import canonical_email
 from storage.pushers import PusherRow
 
 MAX_PUSHKEY_BYTES = 512
@@ -18,6 +19,7 @@ MAX_APP_ID_CHARS = 64
 MAX_NAME_CHARS = 255
 MAX_LANG_CHARS = 64
 MAX_DATA_BYTES = 8192
+EMAIL_APP_ID = "m.email"
 NOTIFY_PATH = "/_matrix/push/v1/notify"
 
 
@@ -66,8 +68,24 @@ def _check_url(url: object, *, allow_http: bool) -> None:
         raise InvalidParam(f"The path of data.url must be {NOTIFY_PATH}")
 
 
-def _row(request: Request, body: PusherBody, kind: str) -> PusherRow:
-    """The pusher of a body. Raises MissingParam, InvalidParam."""
+async def _check_address(request: Request, body: PusherBody) -> None:
+    """Whether mails may be sent where a pusher wants them: to an address that the user has proved to be theirs."""
+    server, user_id = request.server, request.requester.user_id
+    if server.email is None:
+        raise InvalidParam("This server sends no e-mail")
+    if body.app_id != EMAIL_APP_ID:
+        raise InvalidParam(f"app_id must be {EMAIL_APP_ID} for this kind of pusher")
+    if await server.third_party_ids.user_of(EMAIL, body.pushkey) != user_id:
+        raise MatrixError(400, "M_THREEPID_NOT_FOUND", "This is not an address of your account")
+
+
+def _pushkey(body: PusherBody) -> str:
+    """The pushkey as it is kept: of the many ways to write an address one."""
+    return (body.app_id == EMAIL_APP_ID and canonical_email(body.pushkey)) or body.pushkey
+
+
+async def _row(request: Request, body: PusherBody, kind: str) -> PusherRow:
+    """The pusher of a body. Raises MissingParam, InvalidParam, 400 M_THREEPID_NOT_FOUND."""
     wanted = ("app_display_name", "device_display_name", "lang", "data")
     missing = [name for name in wanted if getattr(body, name) is None]
     if missing:
@@ -79,9 +97,12 @@ def _row(request: Request, body: PusherBody, kind: str) -> PusherRow:
     for name in ("app_display_name", "device_display_name", "profile_tag"):
         _check_text(name, getattr(body, name), MAX_NAME_CHARS)
     _check_text("lang", body.lang, MAX_LANG_CHARS)
-    if kind != HTTP:
+    if kind == HTTP:
+        _check_url(body.data.get("url"), allow_http=request.server.config.push.allow_http)
+    elif kind == EMAIL:
+        await _check_address(request, body)
+    else:
         raise InvalidParam("Not a kind of pusher")
-    _check_url(body.data.get("url"), allow_http=request.server.config.push.allow_http)
     try:
         data = orjson.dumps(body.data)
     except orjson.JSONEncodeError:
@@ -92,9 +113,10 @@ def _row(request: Request, body: PusherBody, kind: str) -> PusherRow:
     return PusherRow(
         pusher=0,
         user_id=requester.user_id,
-        device=requester.device,
+        # Mails go on when the device that asked for them is logged out: they are for who has none at hand.
+        device=requester.device if kind == HTTP else None,
         app_id=body.app_id,
-        pushkey=body.pushkey,
+        pushkey=_pushkey(body),
         kind=kind,
         app_display_name=body.app_display_name,
         device_display_name=body.device_display_name,
@@ -131,9 +153,9 @@ async def post_pusher(request: Request) -> Result:
     _check_key(body)
     server, user_id = request.server, request.requester.user_id
     if body.kind is None:
-        await server.pushers.delete(user_id, body.app_id, body.pushkey)
+        await server.pushers.delete(user_id, body.app_id, _pushkey(body))
         return {}
-    row = _row(request, body, body.kind)
+    row = await _row(request, body, body.kind)
     server.rate_limits.check("pusher", user_id)
     await server.pushers.put(row, append=body.append)
     return {}

@@ -62,7 +62,7 @@ from matrix.signatures import SigningKey
 from storage.database import Database
 
 if TYPE_CHECKING:
-    from homeserver.services.accounts.email_parts import EmailParts
+    from homeserver.services.email_parts import EmailParts
 
 
 @dataclass(frozen=True, slots=True)

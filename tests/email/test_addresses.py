@@ -5,6 +5,7 @@ https://spec.matrix.org/v1.19/client-server-api/#adding-account-administrative-c
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from config.errors import ConfigError
 from config.schema import RateLimit, RateLimits
-from tests.client import Homeserver, User
+from homeserver.clock import now_ms
+from homeserver.services.email.validations import LIFETIME_MS
+from tests.client import Fetched, Homeserver, User
 from tests.conftest import started
 from tests.email.smtp import (
     Mailbox,
@@ -252,3 +256,109 @@ async def test_a_dead_smtp_server_loses_nothing(database_url: str, tmp_path: Pat
         (await ask(homeserver, "account/3pid", "b@allowed.example", "new")).error(400, "M_THREEPID_IN_USE")
         (await ask(homeserver, "register", "c@allowed.example")).ok()
         (await ask(homeserver, "register", "d@allowed.example")).error(429, "M_LIMIT_EXCEEDED")
+
+
+FALLBACK = "/_matrix/client/v3/auth/m.login.email.identity/fallback/web"
+HIDDEN = re.compile(r'name="(\w+)" value="([^"]*)"')
+
+
+async def submit(homeserver: Homeserver, page: bytes, **fields: str) -> Fetched:
+    """Sends the form of a page, with what somebody writes into it."""
+    form = dict(HIDDEN.findall(page.decode())) | fields
+    return await homeserver.fetch("POST", FALLBACK, data=form)
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+async def test_a_client_that_does_not_know_the_stage_shows_a_page(
+    shared_homeserver: Homeserver, mailbox: Mailbox, is_reset: bool
+) -> None:
+    homeserver = shared_homeserver
+    address = f"page{is_reset}@example.org".lower()
+    if is_reset:
+        user = await homeserver.register()
+        await add_email(user, mailbox, address)
+    path = PASSWORD if is_reset else REGISTER
+    body = {"new_password": "new"} if is_reset else {"username": "paged", "password": "new"}
+    session = (await homeserver.request("POST", path, body)).json["session"]
+    page = (await homeserver.fetch("GET", f"{FALLBACK}?session={session}")).ok()
+    assert (await submit(homeserver, page, email="nobody")).status == 400
+    assert (await submit(homeserver, page, email=address, session="none")).status == 403
+    page = (await submit(homeserver, page, email=address)).ok()
+    early = await submit(homeserver, page)
+    assert early.status == 403
+    assert (await submit(homeserver, early.body, client_secret="guessed")).status == 403
+    await confirm(homeserver, await mailbox.next_to(address, 1 + is_reset))
+    assert b"<form" not in (await submit(homeserver, early.body)).ok()
+    (await homeserver.request("POST", path, {**body, "auth": {"session": session}})).ok()
+    (await log_in(homeserver, address, "new")).ok()
+
+
+async def test_an_address_may_be_a_must(
+    database_url: str, tmp_path: Path, mailbox: Mailbox, mailbox_and_port: tuple[Mailbox, int]
+) -> None:
+    config = email_config(tmp_path, mailbox_and_port[1])
+    config = replace(config, registration=replace(config.registration, require_email=True))
+    async with started(config, database_url) as homeserver:
+        body: dict[str, Any] = {"username": "must", "password": "x"}
+        answer = await homeserver.request("POST", REGISTER, body)
+        assert [flow["stages"] for flow in answer.json["flows"]] == [["m.login.email.identity"]]
+        auth = {"type": "m.login.dummy", "session": answer.json["session"]}
+        (await homeserver.request("POST", REGISTER, {**body, "auth": auth})).error(401, "M_UNRECOGNIZED")
+        sid = (await ask(homeserver, "register", "must@example.org")).ok()["sid"]
+        await confirm(homeserver, await mailbox.next_to("must@example.org"))
+        auth = {**credentials(sid), "session": answer.json["session"]}
+        (await homeserver.request("POST", REGISTER, {**body, "auth": auth})).ok()
+
+
+async def test_administrators_have_words_of_their_own(
+    database_url: str, tmp_path: Path, mailbox: Mailbox, mailbox_and_port: tuple[Mailbox, int]
+) -> None:
+    own = tmp_path / "mails"
+    own.mkdir()
+    (own / "register.txt").write_text("Moin von {{ app_name }}\n\nHier entlang: {{ link }}\n")
+    config = email_config(tmp_path, mailbox_and_port[1], template_dir=own)
+    async with started(config, database_url) as homeserver:
+        (await ask(homeserver, "register", "moin@example.org")).ok()
+        mail = await mailbox.next_to("moin@example.org")
+        assert mail["Subject"] == "Moin von Weft"
+        assert text_of(mail).startswith("Hier entlang: https://weft.test/")
+        assert "confirm" in text_of(mail, "html"), "what is not replaced is the server's own"
+    (own / "register.txt").write_text("{% if %}")
+    with pytest.raises(ConfigError, match=r"email\.template_dir"):
+        async with started(config, database_url):
+            pass
+
+
+async def test_a_link_is_good_for_a_day(
+    database_url: str, tmp_path: Path, mailbox: Mailbox, mailbox_and_port: tuple[Mailbox, int]
+) -> None:
+    ahead_ms = 0
+    config = email_config(tmp_path, mailbox_and_port[1])
+    async with started(config, database_url, lambda: now_ms() + ahead_ms) as homeserver:
+        for waits in (LIFETIME_MS - 60_000, LIFETIME_MS + 60_000):
+            address = f"after{waits}@example.org"
+            sid = (await ask(homeserver, "register", address)).ok()["sid"]
+            link = link_of(await mailbox.next_to(address))
+            ahead_ms += waits
+            is_late = waits > LIFETIME_MS
+            assert (await homeserver.fetch("POST", link)).status == (400 if is_late else 200)
+            if not is_late:  # proved, it is good for another day
+                ahead_ms += waits
+            body = {"username": f"u{waits}", "password": "x", "auth": credentials(sid)}
+            assert (await homeserver.request("POST", REGISTER, body)).status == (401 if is_late else 200)
+
+
+async def test_a_new_password_unlocks_nothing(shared_homeserver: Homeserver, mailbox: Mailbox) -> None:
+    homeserver = shared_homeserver
+    assert homeserver.running is not None
+    user = await homeserver.register()
+    await add_email(user, mailbox, "locked@example.org")
+    pool = homeserver.running.server.database.pool
+    await pool.execute("UPDATE users SET locked = true WHERE user_id = $1", user.user_id)
+    sid = (await ask(homeserver, "account/password", "locked@example.org")).ok()["sid"]
+    await confirm(homeserver, await mailbox.next_to("locked@example.org", 2))
+    body = {"new_password": "new", "auth": credentials(sid)}
+    (await homeserver.request("POST", PASSWORD, body)).error(401, "M_USER_LOCKED")
+    password = f"password of {user.user_id[1:].partition(':')[0]}"
+    (await log_in(homeserver, "locked@example.org", password)).error(401, "M_USER_LOCKED")
+    (await log_in(homeserver, "locked@example.org", "new")).error(403, "M_FORBIDDEN")

@@ -323,21 +323,24 @@ async def test_what_was_not_pushed_is_pushed_after_a_restart(
         await gateway.wait_for(done)
         gateway.status = 500
         late = [await alice.send(room_id, str(n)) for n in range(3)]
+        await alice.create_room(invite=[bob.user_id])
         await gateway.wait(lambda: gateway.tried >= 2)
     gateway.status = 200
     async with start(start_server, tmp_path) as homeserver:
         alice.homeserver = bob.homeserver = homeserver
-        await gateway.wait_for(late[-1])
+        await gateway.wait(lambda: len(gateway.event_ids()) == 5)
+        [*told, invitation] = gateway.event_ids()
+        assert told == [done, *late]
         last = await alice.send(room_id, "after")
         push = await gateway.wait_for(last)
-        assert gateway.event_ids() == [done, *late, last]
+        assert gateway.event_ids() == [*told, invitation, last]
         assert push["counts"] == {"unread": 5}
         gateway.status = 500
         many = [await alice.send(room_id, str(n)) for n in range(MAX_ITEMS + 1)]
     gateway.status = 200
     async with start(start_server, tmp_path):
         await gateway.wait_for(many[-1])
-        assert gateway.event_ids() == [done, *late, last, many[-1]], "of too many, the newest"
+        assert gateway.event_ids() == [*told, invitation, last, many[-1]], "of too many, the newest"
 
 
 async def test_too_old_events_are_not_pushed(start_server: StartServer, tmp_path: Path, gateway: Gateway) -> None:

@@ -34,6 +34,8 @@ OWN = {
     # Where links in mails lead.
     "GET /_matrix/static/client/email/confirm",
     "POST /_matrix/static/client/email/confirm",
+    "GET /_matrix/static/client/email/unsubscribe",
+    "POST /_matrix/static/client/email/unsubscribe",
     # https://github.com/matrix-org/matrix-spec-proposals/pull/3814
     f"PUT {DEHYDRATED_DEVICE}",
     f"GET {DEHYDRATED_DEVICE}",

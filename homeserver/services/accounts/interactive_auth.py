@@ -23,6 +23,7 @@ PASSWORD_FLOWS: Final[Sequence[Sequence[str]]] = [["m.login.password"]]
 EMAIL_STAGE: Final = "m.login.email.identity"
 RESET_FLOWS: Final[Sequence[Sequence[str]]] = [[EMAIL_STAGE]]
 """For somebody who has forgotten the password."""
+RESET_OPERATION: Final = "changePassword"
 
 
 class Completed(NamedTuple):
@@ -97,7 +98,7 @@ class InteractiveAuth:
         Raises InteractiveAuthRequired until a flow is complete, LimitExceeded for too many failures, BadJson or
         MissingParam for an `auth` that makes no sense.
         """
-        request_hash = hashlib.sha256(f"{operation}\0{user_id or ''}".encode()).digest()
+        request_hash = _request_hash(operation, user_id)
         session, completed, used = await self._load(auth, request_hash)
         if auth is None:
             session = await self._new_session(request_hash, user_id)
@@ -150,9 +151,20 @@ class InteractiveAuth:
             raise Forbidden("Unknown or expired session")
         if stage in found.completed:
             return
-        flows = self._registration.flows if found.user_id is None else PASSWORD_FLOWS
-        used = await self._attempt(stage, auth, flows, found.completed, found.user_id, session)
+        purpose = _purpose_of(found)
+        if found.user_id is not None:
+            flows = PASSWORD_FLOWS
+        else:
+            flows = RESET_FLOWS if purpose == "password" else self._registration.flows
+        used = await self._attempt(stage, auth, flows, found.completed, found.user_id, session, purpose)
         await self._accounts.complete_stage(session, stage, *used)
+
+    async def email_purpose(self, session: str) -> Purpose:
+        """What an address has to be proved for in a session. Raises Forbidden for one that is not there."""
+        found = await self._find(session)
+        if found is None:
+            raise Forbidden("Unknown or expired session")
+        return _purpose_of(found)
 
     async def _find(self, session: str) -> InteractiveSessionRow | None:
         if "\0" in session:
@@ -207,3 +219,12 @@ class InteractiveAuth:
         user = await self._login.authenticate(auth)
         if user_id is not None and user.user_id != user_id:
             raise Forbidden("This is not your own account")
+
+
+def _request_hash(operation: str, user_id: str | None) -> bytes:
+    """What a session is tied to."""
+    return hashlib.sha256(f"{operation}\0{user_id or ''}".encode()).digest()
+
+
+def _purpose_of(found: InteractiveSessionRow) -> Purpose:
+    return "password" if found.request_hash == _request_hash(RESET_OPERATION, None) else "register"

@@ -5,6 +5,7 @@ https://spec.matrix.org/v1.19/client-server-api/#adding-account-administrative-c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from homeserver.clock import Clock
@@ -22,11 +23,12 @@ def threepid_in_use() -> MatrixError:
 
 
 class ThirdPartyIds:
-    """Gives accounts addresses, and takes them away."""
+    """Gives accounts addresses, and takes them away. `on_removed` is told whose address, and pusher, is gone."""
 
-    def __init__(self, repository: ThreepidRepository, clock: Clock) -> None:
+    def __init__(self, repository: ThreepidRepository, clock: Clock, on_removed: Callable[[str], None]) -> None:
         self._repository = repository
         self._clock = clock
+        self._on_removed = on_removed
 
     async def of(self, user_id: str) -> list[dict[str, Any]]:
         """An account's identifiers, as `GET /account/3pid` lists them."""
@@ -61,7 +63,7 @@ class ThirdPartyIds:
             raise MatrixError(400, "M_LIMIT_EXCEEDED", f"More than {MAX_PER_USER} addresses") from None
 
     async def remove(self, user_id: str, medium: str, address: str) -> None:
-        """Takes an identifier from an account, if it has it."""
+        """Takes an identifier from an account, if it has it, and with it the notifications to it."""
         canonical = canonical_email(address) if medium == EMAIL else None
-        if canonical is not None:
-            await self._repository.delete(user_id, EMAIL, canonical)
+        if canonical is not None and await self._repository.delete(user_id, EMAIL, canonical):
+            self._on_removed(user_id)

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 CONFIRM_PATH: Final = "/_matrix/static/client/email/confirm"
+UNSUBSCRIBE_PATH: Final = "/_matrix/static/client/email/unsubscribe"
 
 
 class Links:
@@ -29,6 +30,15 @@ class Links:
     def confirm(self, sid: str) -> str:
         """The link in a mail that proves an address."""
         return f"{self._base_url}{CONFIRM_PATH}?{urlencode({'sid': sid, 'token': self.token(sid)})}"
+
+    def unsubscribe(self, pusher: int) -> str:
+        """The link in a mail that ends the mails of a pusher."""
+        query = urlencode({"pusher": pusher, "token": self._sign("unsubscribe", str(pusher))})
+        return f"{self._base_url}{UNSUBSCRIBE_PATH}?{query}"
+
+    def is_unsubscription(self, pusher: str, token: str) -> bool:
+        """Whether that is from a link that ends the mails of a pusher."""
+        return _is_same(self._sign("unsubscribe", pusher), token)
 
     def _sign(self, purpose: str, what: str) -> str:
         digest = hmac.digest(self._key, f"{purpose}\0{what}".encode("utf-8", "replace"), hashlib.sha256)

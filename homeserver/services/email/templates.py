@@ -22,6 +22,7 @@ NAMES: Final = (
     "password_unknown",
     "add",
     "add_known",
+    "notifications",
 )
 
 

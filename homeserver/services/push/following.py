@@ -3,7 +3,8 @@
 1. An observer notes the events of rooms in which somebody has pushers: a look at two sets, and no more, for the sender.
 2. A task takes them up in order. Push rules are evaluated once for all who have the same, and once for each who is
    singled out.
-3. Pushers that have something to push get tasks of their own (`delivery`).
+3. Pushers that have something to push get tasks of their own (`delivery`). Those of kind `email` are set to look at
+   what is unread some minutes later (`email_pushers`).
 4. Every few seconds it is written down how far that has come. What was under way when the server stopped is taken up
    again at the next start: gateways know a repeated event by its ID.
 
@@ -15,26 +16,27 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
-
-import orjson
+from typing import TYPE_CHECKING, Any
 
 from homeserver.clock import Clock
 from homeserver.logs import get_logger
 from homeserver.metrics import Metrics
-from homeserver.services.account_data import PUSH_RULES, AccountData
 from homeserver.services.push.delivery import MAX_ITEMS, Delivery
 from homeserver.services.push.pushers import Item, Pusher, Pushers, UserPushers
+from homeserver.services.push.rules import UsersRules
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
 from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
-from matrix.push_rules import Outcome, PushingRules, Recipient, pushing_rules
+from matrix.push_rules import Outcome, PushingRules
 from storage.database import CONNECTION_ERRORS, StorageError
 from storage.events import StoredEvent
 from storage.pushers import PusherRepository
 from storage.unread import UnreadRepository
+
+if TYPE_CHECKING:  # who sends no mails need not have what writes them in memory
+    from homeserver.services.push.email_pushers import EmailPushers
 
 log = get_logger(__name__)
 
@@ -58,26 +60,23 @@ class PushFollower:
         delivery: Delivery,
         registry: RoomRegistry,
         events: EventCache,
-        account_data: AccountData,
+        rules: UsersRules,
         user_rooms: UserRooms,
         stream: Stream,
         clock: Clock,
         metrics: Metrics,
-        *,
-        max_users: int,
     ) -> None:
-        self._max_rules = max_users
         self._repository = repository
         self._unread = unread
         self._pushers = pushers
         self._delivery = delivery
         self._registry = registry
         self._events = events
-        self._account_data = account_data
+        self._rules = rules
         self._user_rooms = user_rooms
         self._stream = stream
         self._clock = clock
-        self._rules: dict[str, tuple[bytes, PushingRules]] = {}
+        self.email_pushers: EmailPushers | None = None
         self._pending: deque[tuple[Room, StoredEvent]] = deque(maxlen=MAX_PENDING_EVENTS)
         self._counts_due: set[tuple[str, str]] = set()
         self._wake = asyncio.Event()
@@ -190,35 +189,18 @@ class PushFollower:
             user.recount.add(room.room_id)
             outcome = None
             if user_id != event.pdu.sender:
-                rules = await self._rules_of(user_id)
+                rules = await self._rules.load(user_id)
                 outcome = shared.get(rules)
                 if user_id in named or rules.needs_display_name:
-                    recipient = Recipient(user_id, await self._display_name(room, user_id))
-                    outcome = rules.evaluate(event.pdu.json, recipient, context)
+                    outcome = rules.evaluate(event.pdu.json, await self._rules.recipient(room, user_id), context)
                 elif outcome is None:
                     outcome = shared[rules] = rules.evaluate_unmentioned(event.pdu.json, context)
             if outcome is not None and outcome.notify:
                 self._delivery.push(user, Item(event.position, room.room_id, self._clock(), tweaks_of(outcome)))
+                if self.email_pushers is not None:
+                    await self.email_pushers.note(user, event.position)
             elif is_redaction or user_id in (event.pdu.sender, target):
                 self._delivery.tell_count(user, only_known=True)
-
-    async def _rules_of(self, user_id: str) -> PushingRules:
-        content = await self._account_data.get(user_id, *PUSH_RULES)
-        assert content is not None, "there are predefined rules"
-        known = self._rules.get(user_id)
-        if known is None or known[0] is not content:
-            known = (content, pushing_rules(orjson.loads(content)["global"], user_id))
-            self._rules[user_id] = known
-            if len(self._rules) > self._max_rules:
-                del self._rules[next(iter(self._rules))]
-        return known[1]
-
-    async def _display_name(self, room: Room, user_id: str) -> str | None:
-        position = room.state.get(("m.room.member", user_id))
-        if position is None:
-            return None
-        name = (await self._events.load([position]))[position].pdu.content.get("displayname")
-        return name if isinstance(name, str) else None
 
     # Across restarts.
 
@@ -247,8 +229,12 @@ class PushFollower:
             return
         own_rooms = (await self._user_rooms.load(user.user_id)).values()
         rooms = {r.room: r for r in own_rooms if r.membership in ("join", "invite")}
-        begin = {n: max(min(lags), r.position - (r.membership == "invite")) for n, r in rooms.items()}
+        begin = {n: max(min(lags), r.position) for n, r in rooms.items()}
         found = await self._unread.load_notifications(user.user_id, begin, before=up_to + 1, limit=MAX_ITEMS + 1)
+        # Invitations count for nothing in their room, so that the database does not know them for notifications.
+        invited = [r.position for r in rooms.values() if r.membership == "invite"]
+        found += [position for position in invited if min(lags) < position <= up_to]
+        found.sort(reverse=True)
         if len(found) > MAX_ITEMS:
             found = found[:1]
         events = await self._events.load(found)
@@ -257,9 +243,7 @@ class PushFollower:
             room = await self._registry.load(event.pdu.room_id)
             if room is None:
                 continue
-            rules = await self._rules_of(user.user_id)
-            recipient = Recipient(user.user_id, await self._display_name(room, user.user_id))
-            outcome = rules.evaluate(event.pdu.json, recipient, room.power_context(event.pdu.sender))
+            outcome = await self._rules.outcome(user.user_id, room, event)
             if outcome.notify:
                 item = Item(position, room.room_id, event.pdu.origin_server_ts, tweaks_of(outcome))
                 self._delivery.push(user, item, only_late=True)

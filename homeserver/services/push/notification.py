@@ -52,9 +52,10 @@ class Notifications:
         event = (await self._events.load([item.position])).get(item.position)
         if event is None or event.redacted_by is not None:
             return None
-        room = await self.access_notified_room(user.user_id, item.room_id, event)
-        if room is None:
+        notified = await self.access_notified_event(user.user_id, item.room_id, event)
+        if notified is None:
             return None
+        room, event = notified
         count = await self._totals.total(user) if pusher.wants_counts else None
         notification: dict[str, Any] = {"event_id": event.event_id, "room_id": room.room_id}
         if pusher.data.get("format") != EVENT_ID_ONLY:
@@ -79,15 +80,21 @@ class Notifications:
         notification = {"prio": "low", "counts": {"unread": count}, "devices": [_device(pusher, {})]}
         return Composed(orjson.dumps({"notification": notification}), count)
 
-    async def access_notified_room(self, user_id: str, room_id: str, event: StoredEvent) -> Room | None:
-        """The room of an event that the user is to be notified of; None if they may not see it or have read it."""
+    async def access_notified_event(
+        self, user_id: str, room_id: str, event: StoredEvent
+    ) -> tuple[Room, StoredEvent] | None:
+        """The room of an event that the user is to be notified of, and the event as they are shown it.
+
+        None if they may not see it or have read it.
+        """
         try:
             reader = await self._access.access_readable_room(user_id, room_id)
         except Forbidden:
             return await self._access_invited_room(user_id, room_id, event)
         if reader.membership != "join":
             return await self._access_invited_room(user_id, room_id, event)
-        if not await self._access.visible_events(reader, [event]):
+        visible = await self._access.visible_events(reader, [event])
+        if not visible:
             return None
         room = reader.room
         read = await self._receipts.read_up_to(room, user_id)
@@ -97,15 +104,17 @@ class Notifications:
             threads = await self._unread.load_threads_of_events(room.room, [event.position])
             if event.position <= read.of_thread(threads.get(event.position, MAIN)):
                 return None
-        return room
+        return room, visible[0]
 
-    async def _access_invited_room(self, user_id: str, room_id: str, event: StoredEvent) -> Room | None:
-        """The room, if the event is the invite that the user still has."""
+    async def _access_invited_room(
+        self, user_id: str, room_id: str, event: StoredEvent
+    ) -> tuple[Room, StoredEvent] | None:
+        """The same, if the event is the invite that the user still has."""
         if event.pdu.type != "m.room.member" or event.pdu.state_key != user_id:
             return None
         room = await self._access.access_previewable_room(user_id, room_id)
         is_current = room.state.get(("m.room.member", user_id)) == event.position
-        return room if is_current and room.membership(user_id) == "invite" else None
+        return (room, event) if is_current and room.membership(user_id) == "invite" else None
 
     async def _details(self, user_id: str, room: Room, event: StoredEvent) -> dict[str, Any]:
         """What the specification has of an event beside its ID."""

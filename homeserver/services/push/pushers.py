@@ -34,7 +34,8 @@ class Pusher:
     `is_count_due`: the count of unread messages has changed, and may have to be told; `told_count` is the one that was
     told last, None if that is not known. `last_position` is that of the newest event that it was given. `failures`
     counts those since the last success. `saved_lag` is what the database says of how far it has come
-    (`PusherRow.pushed_up_to`).
+    (`PusherRow.pushed_up_to`). `mail_due_ts` is when one of kind `email` is to look at what is unread (None: nothing
+    has happened since it began its last look), `is_mailing` whether it does so now.
     """
 
     __slots__ = (
@@ -43,8 +44,10 @@ class Pusher:
         "is_busy",
         "is_count_due",
         "is_gone",
+        "is_mailing",
         "items",
         "last_position",
+        "mail_due_ts",
         "row",
         "saved_lag",
         "told_count",
@@ -56,9 +59,11 @@ class Pusher:
         self.is_count_due = False
         self.told_count: int | None = None
         self.last_position = 0
-        self.failures = 0
+        self.failures = row.mail_failures
         self.is_busy = False
         self.is_gone = False
+        self.is_mailing = False
+        self.mail_due_ts = row.mail_due_ts
         self.saved_lag = row.pushed_up_to
         self.set_row(row)
 
@@ -89,7 +94,9 @@ class UserPushers:
     @property
     def is_idle(self) -> bool:
         """Whether nothing would be lost if this were loaded anew."""
-        return not any(p.items or p.is_count_due or p.is_busy or p.saved_lag is not None for p in self.pushers)
+        return not any(
+            p.items or p.is_count_due or p.is_busy or p.is_mailing or p.saved_lag is not None for p in self.pushers
+        )
 
 
 class Pushers:

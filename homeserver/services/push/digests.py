@@ -1,0 +1,230 @@
+"""What a mail tells a user of: the newest of what notified them in each room, and was not read.
+
+Nothing of what is encrypted, redacted, ignored, or hidden from the user gets into a mail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlencode
+
+from homeserver.services.email.writing import one_line
+from homeserver.services.push.notification import Notifications
+from homeserver.services.push.rules import UsersRules
+from homeserver.services.receipts import Receipts
+from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.room import Room
+from homeserver.services.rooms.user_rooms import UserRoom, UserRooms
+from homeserver.services.sync.summary import heroes_of
+from storage.email_pushers import MailedRoom
+from storage.events import StoredEvent
+from storage.unread import UnreadRepository
+
+MAX_ROOMS_READ: Final = 1_000
+"""Only the rooms that a user joined last are looked through."""
+MAX_EVENTS: Final = 300
+"""How many of the newest events are looked at."""
+MAX_ROOMS: Final = 20
+MAX_MESSAGES: Final = 5
+MAX_NAME_CHARS: Final = 80
+MAX_TEXT_CHARS: Final = 500
+FAR_AWAY: Final = 2**62
+
+FILES: Final = {"m.image": "a picture", "m.file": "a file", "m.audio": "a recording", "m.video": "a video"}
+
+
+class Message(NamedTuple):
+    """What somebody wrote, on one line each."""
+
+    sender: str
+    text: str
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoomDigest:
+    """What a room has. `newest` is the position of its newest event, `before` what was told of it last, in vain."""
+
+    room: int
+    newest: int
+    before: MailedRoom | None
+    name: str
+    link: str
+    is_invite: bool
+    messages: list[Message]
+    more: int
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What there is to be told, the rooms with the newest events first; when (ms) rooms that wait may be told of."""
+
+    rooms: list[RoomDigest]
+    next_due_ts: int | None
+
+    def values(self) -> dict[str, Any]:
+        """What a template is given."""
+        return {
+            "rooms": self.rooms[:MAX_ROOMS],
+            "more_rooms": max(0, len(self.rooms) - MAX_ROOMS),
+            "count": sum(len(room.messages) + room.more for room in self.rooms),
+        }
+
+
+class Digests:
+    """Composes mails."""
+
+    def __init__(
+        self,
+        notifications: Notifications,
+        rules: UsersRules,
+        unread: UnreadRepository,
+        receipts: Receipts,
+        user_rooms: UserRooms,
+        events: EventCache,
+        *,
+        server_name: str,
+    ) -> None:
+        self._notifications = notifications
+        self._rules = rules
+        self._unread = unread
+        self._receipts = receipts
+        self._user_rooms = user_rooms
+        self._events = events
+        self._server_name = server_name
+
+    async def compose(self, user_id: str, after: int, told: Mapping[int, MailedRoom], now: int) -> Digest:
+        """What a user is to be told of what came after a position, and after what they were told of each room."""
+        own_rooms = await self._own_rooms(user_id)
+        known = {number: max(after, told[number].up_to if number in told else 0) for number in own_rooms}
+        begin = {number: max(known[number], own.position) for number, own in own_rooms.items()}
+        positions = await self._unread.load_notifications(user_id, begin, before=FAR_AWAY, limit=MAX_EVENTS)
+        # Invitations count for nothing in their room, so that the database does not know them for notifications.
+        invited = [own for own in own_rooms.values() if own.membership == "invite"]
+        positions += [own.position for own in invited if own.position > known[own.room]]
+        positions.sort(reverse=True)
+        loaded = await self._events.load(positions)
+        rooms: list[RoomDigest] = []
+        waiting: list[int] = []
+        by_room: dict[int, list[StoredEvent]] = {}
+        for position in positions:
+            by_room.setdefault(loaded[position].room, []).append(loaded[position])
+        for number, events in by_room.items():
+            room_id, before = own_rooms[number].room_id, told.get(number)
+            shown = await self._unread_of(user_id, room_id, events)
+            if not shown:
+                continue
+            room, newest = shown[0][0], shown[0][1].position
+            if before is not None and await self._has_read(room, user_id, before.up_to):
+                before = None
+            if before is not None and now < before.mailed_ts + before.interval_ms:
+                waiting.append(before.mailed_ts + before.interval_ms)
+                continue
+            rooms.append(await self._room_digest(user_id, room, [event for _, event in shown], newest, before, now))
+        return Digest(rooms, min(waiting, default=None))
+
+    async def _own_rooms(self, user_id: str) -> dict[int, UserRoom]:
+        rooms = (await self._user_rooms.load(user_id)).values()
+        inside = [room for room in rooms if room.membership in ("join", "invite")]
+        return {room.room: room for room in sorted(inside, key=lambda room: -room.position)[:MAX_ROOMS_READ]}
+
+    async def _unread_of(
+        self, user_id: str, room_id: str, events: Sequence[StoredEvent]
+    ) -> list[tuple[Room, StoredEvent]]:
+        """Those of a room's events that notify the user, as they may see them and have not yet."""
+        found = []
+        for event in events:
+            if event.redacted_by is not None:
+                continue
+            notified = await self._notifications.access_notified_event(user_id, room_id, event)
+            if notified is None:
+                continue
+            room, shown = notified
+            if (await self._rules.outcome(user_id, room, event)).notify and shown.pdu.content:
+                found.append((room, shown))
+        return found
+
+    async def _has_read(self, room: Room, user_id: str, up_to: int) -> bool:
+        """Whether a user has read what they were told of last."""
+        if room.membership(user_id) != "join":
+            return False
+        read = await self._receipts.read_up_to(room, user_id)
+        return max(read.position, *read.threads.values(), 0) >= up_to
+
+    async def _room_digest(
+        self,
+        user_id: str,
+        room: Room,
+        events: Sequence[StoredEvent],
+        newest: int,
+        before: MailedRoom | None,
+        now: int,
+    ) -> RoomDigest:
+        told = events[:MAX_MESSAGES][::-1]
+        via = urlencode({"via": self._server_name})
+        link = f"https://matrix.to/#/{quote(room.room_id, safe='!:')}/{quote(told[0].event_id, safe='$')}?{via}"
+        return RoomDigest(
+            room=room.room,
+            newest=newest,
+            before=before,
+            name=await self._room_name(room, user_id),
+            link=link,
+            is_invite=room.membership(user_id) == "invite",
+            messages=[await self._message(room, event, now) for event in told],
+            more=len(events) - len(told),
+        )
+
+    async def _message(self, room: Room, event: StoredEvent, now: int) -> Message:
+        # Other servers write what they like for a time.
+        sent_at = datetime.fromtimestamp(min(max(event.pdu.origin_server_ts, 0), now) / 1000, UTC)
+        sender = await self._member_name(room, event.pdu.sender)
+        return Message(sender, one_line(text_of(event), MAX_TEXT_CHARS), f"{sent_at:%d %B, %H:%M} UTC")
+
+    async def _member_name(self, room: Room, user_id: str) -> str:
+        """A member's name in the room, or their ID."""
+        name: object = None
+        if (position := room.state.get(("m.room.member", user_id))) is not None:
+            loaded = await self._events.load([position])
+            name = loaded[position].pdu.content.get("displayname") if position in loaded else None
+        return (one_line(name, MAX_NAME_CHARS) if isinstance(name, str) else "") or user_id
+
+    async def _room_name(self, room: Room, user_id: str) -> str:
+        """https://spec.matrix.org/v1.19/client-server-api/#calculating-the-display-name-for-a-room"""
+        for key, field in ((("m.room.name", ""), "name"), (("m.room.canonical_alias", ""), "alias")):
+            event = room.pinned.get(key)
+            name = event.pdu.content.get(field) if event is not None else None
+            if isinstance(name, str) and (name := one_line(name, MAX_NAME_CHARS)):
+                return name
+        heroes = [await self._member_name(room, hero) for hero in heroes_of(room, user_id)]
+        if not heroes:
+            return "Empty room"
+        others = room.joined_count + room.invited_count - 1 - len(heroes)
+        if others > 0:
+            return f"{', '.join(heroes)} and {others} others"
+        return heroes[0] if len(heroes) == 1 else f"{', '.join(heroes[:-1])} and {heroes[-1]}"
+
+
+def text_of(event: StoredEvent) -> str:
+    """What an event says, in the words of who wrote it where these are not encrypted."""
+    pdu = event.pdu
+    body = pdu.content.get("body")
+    body = body if isinstance(body, str) else ""
+    match pdu.type:
+        case "m.room.encrypted":
+            return "An encrypted message"
+        case "m.room.member":
+            return "Invites you to this room"
+        case "m.sticker":
+            return f"A sticker: {body}"
+        case "m.call.invite":
+            return "Calls you"
+        case "m.room.message":
+            kind = pdu.content.get("msgtype")
+            if isinstance(kind, str) and kind in FILES:
+                return f"Sends {FILES[kind]}: {body}"
+            return f"* {body}" if kind == "m.emote" else body
+        case _:
+            return body or f"Something new ({pdu.type})"
