@@ -18,9 +18,10 @@ from homeserver.services.email.templates import Templates
 from matrix.third_party_ids import canonical_email
 
 MAX_SUBJECT_CHARS: Final = 150
-# Lines may have 998 bytes and not all of them arrive as 8 bits: the text is encoded if need be.
-_POLICY: Final = SMTP.clone(cte_type="7bit")
-_POLICY_UTF8: Final = SMTPUTF8.clone(cte_type="8bit")
+# Lines may have 998 bytes and not all of them arrive as 8 bits: the text is encoded if need be. Headers are not folded:
+# the links in them would be encoded as if they were words, which no mail program reads.
+_POLICY: Final = SMTP.clone(cte_type="7bit", max_line_length=990)
+_POLICY_UTF8: Final = SMTPUTF8.clone(cte_type="8bit", max_line_length=990)
 
 
 class Writer:
