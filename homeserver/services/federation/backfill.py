@@ -124,7 +124,11 @@ class Backfill:
             return False
         await self._fetch_auth_events(server, room, ordered)
         before = await self._states_before(server, room, ordered)
-        return await self._persist(room, ordered, before, known)
+        event_ids = [pdu.event_id for pdu in ordered]
+        async with self._events.claims.holding(event_ids):
+            known = await self._events.load_ids(event_ids)  # what was fetched around them may have brought some
+            still_new = [pdu for pdu in ordered if not ((event := known.get(pdu.event_id)) and event.snapshot)]
+            return await self._persist(room, still_new, before, known)
 
     async def _fetch_auth_events(self, server: str, room: Room, pdus: Sequence[Pdu]) -> None:
         """Sees to it that the auth events of a chunk are known, as far as they are not in it."""

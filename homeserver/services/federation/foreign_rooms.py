@@ -81,9 +81,14 @@ class ForeignRooms:
         if room is None:
             room, room_row = await self.room_for(room_id, pdu.room_version)
         await self._user_rooms.load(user_id)
-        if (await self._events.load_id(pdu.event_id)) is not None:
-            return
-        json = {**pdu.json, "unsigned": {key: _kept(stripped_state)}}
+        async with self._events.claims.holding((pdu.event_id,)):
+            if (await self._events.load_id(pdu.event_id)) is None:
+                await self._store(room, room_row, pdu, user_id, {key: _kept(stripped_state)})
+
+    async def _store(
+        self, room: Room, room_row: RoomRow | None, pdu: Pdu, user_id: str, unsigned: dict[str, Any]
+    ) -> None:
+        json = {**pdu.json, "unsigned": unsigned}
         position = self._stream.next_position()
         stored = Pdu(pdu.room_version, pdu.event_id, json)
         event = StoredEvent(position=position, room=room.room, pdu=stored, snapshot=0, kind=EventKind.OUTLIER)
@@ -99,7 +104,7 @@ class ForeignRooms:
             self._events.add(event)
             room.publish_membership(user_id, membership)
             self._user_rooms.on_membership(room, user_id, membership, position, before)
-            self._changes.add(position, room_id)
+            self._changes.add(position, room.room_id)
             self._notifier.mark_users((user_id,))
 
         await self._stream.submit(position, writes, publish)

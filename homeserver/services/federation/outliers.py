@@ -83,6 +83,10 @@ class Outliers:
         Events whose auth events cannot be had are left out. `room_row` is written first, for a room that is new.
         """
         pdus = {one.pdu.event_id: one.pdu for one in verified}
+        async with self._events.claims.holding(pdus.keys()):
+            return await self._persist(room, pdus, room_row)
+
+    async def _persist(self, room: int, pdus: Mapping[str, Pdu], room_row: RoomRow | None) -> dict[str, StoredEvent]:
         wanted = pdus.keys() | {event_id for pdu in pdus.values() for event_id in pdu.auth_events}
         wanted |= {create_id for pdu in pdus.values() if (create_id := create_event_id(pdu)) is not None}
         known = await self._events.load_ids(wanted)
@@ -104,6 +108,12 @@ class Outliers:
 
         One is unpacked when it is judged, and kept for as long as others are to be judged by it.
         """
+        async with self._events.claims.holding(packed.keys()):
+            return await self._persist_packed(room, version, packed, room_row)
+
+    async def _persist_packed(
+        self, room: int, version: RoomVersion, packed: Mapping[str, Packed], room_row: RoomRow | None
+    ) -> dict[str, Placed]:
         placed: dict[str, Placed] = {}
         for ids in _chunks(list(packed)):
             placed.update({id: Placed.of(event) for id, event in (await self._events.load_ids(ids)).items()})

@@ -26,6 +26,7 @@ from homeserver.logs import get_logger
 from homeserver.services.federation.outliers import check_by_auth_events, create_event_id
 from homeserver.services.rooms.acceptance import Acceptance, Accepted, Origin, Placement, redact_stored
 from homeserver.services.rooms.branches import PENDING, Branches, State
+from homeserver.services.rooms.claims import Claim
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.missing_state import MissingState
 from homeserver.services.rooms.room import CREATE, POWER_LEVELS, NotLoaded, Room, StateKey
@@ -71,6 +72,12 @@ class _Redacting(NamedTuple):
 NO_REDACTION = _Redacting(None, None, None)
 
 
+class _Claimed:
+    """What has become of an event that was claimed: `done` once it is on its way to the database."""
+
+    done: Done | None = None
+
+
 class Receiving:
     """Takes verified events into rooms, whatever branch they stand on. The caller sees to their order in each room."""
 
@@ -105,15 +112,17 @@ class Receiving:
         """
         if is_recommended and (done := await self.on_tip(room, pdu, origin=origin)) is not None:
             return done
-        async with self._resolving(room):
-            return await self._on_branch(room, pdu, origin, state_before=None, is_recommended=is_recommended)
+        async with self._claimed(room, pdu) as claimed:
+            claimed.done = await self._on_branch(room, pdu, origin, None, is_recommended=is_recommended)
+        return claimed.done
 
     async def take_in_after_gap(
         self, room: Room, pdu: Pdu, state_before: State, *, is_recommended: bool = True
     ) -> Done | None:
         """The same for an event whose predecessors are not known, but the state before it is. Raises Dropped."""
-        async with self._resolving(room):
-            return await self._on_branch(room, pdu, RECEIVED, state_before=state_before, is_recommended=is_recommended)
+        async with self._claimed(room, pdu) as claimed:
+            claimed.done = await self._on_branch(room, pdu, RECEIVED, state_before, is_recommended=is_recommended)
+        return claimed.done
 
     async def take_over(
         self, room: Room, pdu: Pdu, state_before: State, partial: PartialRoomRow | None = None
@@ -122,9 +131,8 @@ class Receiving:
 
         With `partial`, of which a row is written then, the state lacks members.
         """
-        async with self._resolving(room):
+        async with self._claimed(room, pdu) as claimed:
             room.tip.extremities = []
-            done = None
             first = Writes()
             if partial is not None:
                 room.lack_members(partial.ground, partial.servers)
@@ -133,11 +141,11 @@ class Receiving:
             elif room.partial is not None:
                 room.complete(0)
             try:
-                done = await self._on_branch(room, pdu, RECEIVED, state_before=state_before, first=first)
+                claimed.done = await self._on_branch(room, pdu, RECEIVED, state_before, first=first)
             finally:
                 # Unless the event has become the tip, the room in memory is not what it was any more.
-                room.stale |= done is None or not room.tip.extremities
-            return done
+                room.stale |= claimed.done is None or not room.tip.extremities
+        return claimed.done
 
     async def on_tip(self, room: Room, pdu: Pdu, *, origin: Origin = RECEIVED) -> Done | None:
         """Takes in an event that stands on the tip and is allowed there; None for any other."""
@@ -155,15 +163,17 @@ class Receiving:
                     return None
                 if check_event_auth(pdu, state, power_levels=room.power_levels, verified_servers=None) is not None:
                     return None
-                if self._events.known(pdu.event_id) is not None:
-                    return None
                 redacting = await self._redacting(pdu, room.power_levels)
                 if {extremity.reference.event_id for extremity in room.tip.extremities} != extremities:
                     continue
+                if self._events.known(pdu.event_id) is not None or not self._events.claims.is_free(pdu.event_id):
+                    return None
                 writes = Writes()
                 accepted = self._acceptance.accept(room, pdu, replace(origin, target=redacting.target), writes)
                 self._note_redactions(room, accepted, redacting, writes)
-                return self._submit(room, accepted, writes)
+                done = self._submit(room, accepted, writes)
+                _release_when_done(self._events.claims.take_free(pdu.event_id), done)
+                return done
             except NotLoaded as missing:
                 await self._missing.load(missing)
         return None
@@ -204,6 +214,20 @@ class Receiving:
         finally:
             room.resolving = None
             resolving.set_result(None)
+
+    @asynccontextmanager
+    async def _claimed(self, room: Room, pdu: Pdu) -> AsyncIterator[_Claimed]:
+        """The same while nobody else stores the event, until it is durable."""
+        claim = await self._events.claims.take((pdu.event_id,))
+        claimed = _Claimed()
+        try:
+            async with self._resolving(room):
+                yield claimed
+        finally:
+            if claimed.done is None:
+                claim.release()
+            else:
+                _release_when_done(claim, claimed.done)
 
     async def _on_branch(
         self,
@@ -396,6 +420,11 @@ class Receiving:
         if redacting.by is not None:
             redact_stored(accepted.event, redacting.by, writes)
             self._awaited.discard(accepted.event.event_id)
+
+
+def _release_when_done(claim: Claim, done: Done) -> None:
+    """Has a claim released when the event is stored, or was given up."""
+    done.add_done_callback(lambda _: claim.release())
 
 
 def _names_create(pdu: Pdu) -> bool:

@@ -6,13 +6,16 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from homeserver.metrics import Metrics
+from homeserver.services.rooms.claims import Claims
 from storage.events import EventRepository, StoredEvent
 
 
 class EventCache:
     """A bounded cache over the event repository. Events do not change, so nothing needs to be invalidated; what a
     redaction does to an event is done to the very object (`replace`), and what is known of an event's children is
-    brought up to date when there is another by whoever publishes that, who counts `relations_published` up."""
+    brought up to date when there is another by whoever publishes that, who counts `relations_published` up.
+
+    `claims` says of which events of other servers somebody is just finding out if they are known, to store them."""
 
     def __init__(self, repository: EventRepository, metrics: Metrics, *, max_events: int) -> None:
         self._repository = repository
@@ -20,6 +23,7 @@ class EventCache:
         self._by_position: OrderedDict[int, StoredEvent] = OrderedDict()
         self._by_id: dict[str, StoredEvent] = {}
         self.relations_published = 0
+        self.claims = Claims()
         self._figures = metrics.cache("events", self.__len__)
 
     def __len__(self) -> int:
