@@ -17,6 +17,8 @@ from aiohttp import web
 from benchmarks.authority import Authority
 from config.schema import Caches
 from homeserver.services.federation.dummy_events import DELAY_MS, MAX_EXTREMITIES
+from homeserver.services.federation.outliers import Packed
+from homeserver.services.federation.verification import Verified
 from matrix.hashes import content_hash
 from matrix.pdu import EventReference, Pdu, build_pdu, parse_pdu
 from matrix.room_versions import ROOM_VERSIONS
@@ -356,7 +358,7 @@ async def test_an_event_of_one_room_is_no_child_of_another_rooms(alice: User, pe
     assert after["unsigned"].get("m.relations") is None
 
 
-async def test_a_slow_server_keeps_nobody_from_speaking(alice: User, peer: Peer) -> None:
+async def test_a_slow_server_keeps_nobody_from_speaking(alice: User, peer: Peer, authority: Authority) -> None:
     intruder = await enter(alice, peer)
     asked, answered = asyncio.Event(), asyncio.Event()
 
@@ -371,11 +373,42 @@ async def test_a_slow_server_keeps_nobody_from_speaking(alice: User, peer: Peer)
     async with asyncio.timeout(5):
         await asked.wait()
         said = await alice.send(intruder.room_id, "I do not wait")
+        async with running_peer(authority, "127.0.0.1") as other:  # nor do users of other servers
+            honest = await Intruder.enter(other, alice.homeserver, intruder.room_id)
+            good = honest.event()
+            assert (await honest.send(good)).ok() == {"pdus": {good.event_id: {}}}
     assert await is_shown(alice, intruder.room_id, said)
+    assert await is_shown(alice, intruder.room_id, good.event_id)
+    late = asyncio.create_task(intruder.send(second := intruder.event()))
     assert not sending.done()
+    assert not late.done(), "events of one server keep their order"
     answered.set()
+    assert (await late).ok()["pdus"] == {second.event_id: {}}
     ((_, result),) = (await sending).ok()["pdus"].items()
     assert "error" in result
+
+
+async def test_an_event_that_comes_in_many_ways_at_once_is_stored_once(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    assert alice.homeserver.running is not None
+    server = alice.homeserver.running.server
+    room = await server.access.access_joined_room(alice.user_id, intruder.room_id)
+    content = {"membership": "join", "displayname": "Mallory"}
+    event = intruder.event("m.room.member", content, state_key=intruder.user_id)
+    packed = {event.event_id: Packed.of(event)}
+    outliers = server.federation.outliers
+    for _ in range(2):  # so that each has a connection, and the statement on it
+        await asyncio.gather(*(server.events.load_ids([f"$unknown{number}"]) for number in range(4)))
+    kept, also_kept, placed, answer = await asyncio.gather(
+        outliers.persist(room.room, [Verified(event, frozenset())]),
+        outliers.persist(room.room, [Verified(event, frozenset())]),
+        outliers.persist_packed(room.room, room.version, packed),
+        intruder.send(event),
+    )
+    assert answer.ok() == {"pdus": {event.event_id: {}}}
+    assert {event.event_id} <= kept.keys() & also_kept.keys() & placed.keys()
+    assert await is_shown(alice, intruder.room_id, event.event_id)
+    await alice.send(intruder.room_id, "nothing has happened")
 
 
 async def test_many_branches_are_brought_together_when_nobody_speaks(alice: User, peer: Peer) -> None:

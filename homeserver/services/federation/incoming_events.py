@@ -1,12 +1,17 @@
 """The events of another server's transaction, each taken into its room or said why not.
 
+Events of a room are taken in one after another, whoever sends them; those of one server in its order. What is missing
+before an event is fetched while others have the room: a slow server keeps its own events waiting, and nobody else's.
+
 https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -18,7 +23,7 @@ from homeserver.services.federation.policy_servers import PolicyServers
 from homeserver.services.federation.receiving import Done, Dropped, Receiving
 from homeserver.services.federation.verification import Verification, Verified
 from homeserver.services.remote import RemoteFailure
-from homeserver.services.rooms.branches import Unresolvable
+from homeserver.services.rooms.branches import State, Unresolvable
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
@@ -32,6 +37,10 @@ log = get_logger(__name__)
 
 SERVER_ACL = ("m.room.server_acl", "")
 MAX_RELOADS = 3
+
+
+class MembersUnknown(Dropped):
+    """Events of a room wait until it is known who is in it."""
 
 
 class IncomingEvents:
@@ -55,6 +64,7 @@ class IncomingEvents:
         self._receiving = receiving
         self._policy_servers = policy_servers
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._queues: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     def lock(self, room_id: str) -> asyncio.Lock:
         """What to hold while events of other servers are taken into a room."""
@@ -62,6 +72,13 @@ class IncomingEvents:
         if lock is None:
             lock = self._locks[room_id] = asyncio.Lock()
         return lock
+
+    def _queue(self, origin: str, room_id: str) -> asyncio.Lock:
+        """What to hold while events of a server are taken into a room, so that they keep their order."""
+        queue = self._queues.get((origin, room_id))
+        if queue is None:
+            queue = self._queues[origin, room_id] = asyncio.Lock()
+        return queue
 
     async def receive(self, origin: str, events: Sequence[object]) -> dict[str, dict[str, Any]]:
         """Takes in the events of a transaction; returns event ID -> {} or {"error": …}, once all is durable."""
@@ -87,14 +104,17 @@ class IncomingEvents:
         lacked_members = room.partial is not None
         verified = await self._recommended(room, await self._verification.verify(events, room.version))
         taken: list[Done] = []
-        async with self.lock(room_id):
-            if reason is None and (held := await self._hold(origin, room_id, verified)) is not None:
-                results.update(held)
-                return
+        async with self._queue(origin, room_id):
+            async with self.lock(room_id):
+                if reason is None and (held := await self._hold(origin, room_id, verified)) is not None:
+                    results.update(held)
+                    return
             if lacked_members:  # only now is it known if its policy server is in it
                 verified = await self._recommended(await self._room(room_id), verified)
-            await self._load_known([one for one in verified if isinstance(one, Verified)])
-            for event, one in zip(events, verified, strict=True):
+            waiting = deque(zip(events, verified, strict=True))
+            await self._load_known(one for _, one in waiting)
+            while waiting:
+                event, one = waiting.popleft()
                 if isinstance(one, InvalidPdu):
                     if (event_id := _event_id(event, room)) is not None:
                         results[event_id] = {"error": str(one)}
@@ -104,8 +124,15 @@ class IncomingEvents:
                 try:
                     if reason is not None:
                         raise Dropped(reason)
-                    if (done := await self._receive_one(origin, room_id, one)) is not None:
+                    done, is_complete = await self._receive_at_once(room_id, one)
+                    if not is_complete:
+                        done = await self._receive_with_gap(origin, room_id, one)
+                        await self._load_known(one for _, one in waiting)  # that took its time
+                    if done is not None:
                         taken.append(done)
+                except MembersUnknown:
+                    async with self.lock(room_id):
+                        results.update(await self._hold(origin, room_id, [one]) or {})
                 except (Dropped, RemoteFailure) as error:
                     log.info("an event was dropped", event_id=event_id, origin=origin, reason=str(error))
                     results[event_id] = {"error": str(error)}
@@ -143,7 +170,7 @@ class IncomingEvents:
         """Takes in an event that was held back. The caller holds the room's lock. Raises Dropped, RemoteFailure."""
         await self._events.load_ids({pdu.event_id, *pdu.prev_events, *pdu.auth_events})
         [one] = await self._policy_servers.check(await self._room(room_id), [Verified(pdu, frozenset())])
-        return await self._receive_one(origin, room_id, one)
+        return await self._receive_one(origin, room_id, one, is_locked=True)
 
     async def _joined_meanwhile(self, room_id: str) -> Room | None:
         """The room, once a user's join of it that is under way is done: events that follow it may come before that."""
@@ -157,69 +184,110 @@ class IncomingEvents:
         """Takes in an event of a user here that another server has let into a room. Raises MatrixError."""
         try:
             [one] = await self._policy_servers.check(await self._room(room_id), [Verified(pdu, frozenset())])
-            async with self.lock(room_id):
-                done = await self._receive_one(server, room_id, one)
+            done = await self._receive_one(server, room_id, one)
         except (Dropped, RemoteFailure) as error:
             raise MatrixError(502, "M_UNKNOWN", f"{server}: {error}") from None
         if done is not None:
             await done
 
-    async def _load_known(self, verified: Sequence[Verified]) -> None:
+    async def _load_known(self, verified: Iterable[Verified | InvalidPdu]) -> None:
         """Brings into memory what is known of these events and of those they name, in one query."""
-        wanted = {one.pdu.event_id for one in verified}
+        wanted: set[str] = set()
         for one in verified:
-            wanted.update(one.pdu.prev_events)
-            wanted.update(one.pdu.auth_events)
+            if isinstance(one, Verified):
+                wanted.update((one.pdu.event_id, *one.pdu.prev_events, *one.pdu.auth_events))
         await self._events.load_ids(wanted)
 
-    async def _receive_one(self, origin: str, room_id: str, one: Verified) -> Done | None:
-        """Takes in one event, with what is missing before it. Raises Dropped, RemoteFailure."""
+    async def _receive_one(self, origin: str, room_id: str, one: Verified, *, is_locked: bool = False) -> Done | None:
+        """Takes in one event, with what is missing before it. Raises Dropped, RemoteFailure.
+
+        `is_locked`: the caller holds the room's lock, and nobody has the room while that is fetched.
+        """
+        done, is_complete = await self._receive_at_once(room_id, one, is_locked=is_locked)
+        return done if is_complete else await self._receive_with_gap(origin, room_id, one, is_locked=is_locked)
+
+    async def _receive_at_once(
+        self, room_id: str, one: Verified, *, is_locked: bool = False
+    ) -> tuple[Done | None, bool]:
+        """Takes in one event, if it is known what it stands on: whether that is so. Raises Dropped."""
         if self._is_taken_in(one):
-            return None
-        for _ in range(MAX_RELOADS):
-            room = await self._room(room_id)
-            if one.is_recommended and (done := await self._receiving.on_tip(room, one.pdu)) is not None:
-                return done
-            await self._receiving.settle(room)
-            if room.stale:
-                continue
-            if await self._is_missing_events(room, one):
-                await self._receive_between(origin, room, one)
-            return await self._receive_after_gap(origin, room, one)
+            return None, True
+        async with nullcontext() if is_locked else self.lock(room_id):
+            for _ in range(MAX_RELOADS):
+                room = await self._usable_room(room_id, is_locked=is_locked)
+                if one.is_recommended and (done := await self._receiving.on_tip(room, one.pdu)) is not None:
+                    return done, True
+                await self._receiving.settle(room)
+                if room.stale:
+                    continue
+                if await self._lacks(room, one):
+                    return None, False
+                return await self._receiving.take_in(room, one.pdu, is_recommended=one.is_recommended), True
         raise Dropped("The room cannot be loaded")
+
+    async def _receive_with_gap(
+        self, origin: str, room_id: str, one: Verified, *, is_locked: bool = False
+    ) -> Done | None:
+        """Takes in one event, and before it what it stands on, as far as that can be had."""
+        room = await self._room(room_id)
+        found: Sequence[Verified] = ()
+        try:
+            if await self._is_missing_events(room, one):
+                found = await self._missing_events.fetch_between(origin, room, one.pdu.event_id)
+        except RemoteFailure as failure:
+            log.info("missing events could not be fetched", room_id=room_id, reason=str(failure))
+        for before in await self._policy_servers.check(room, found):
+            try:
+                await self._receive_after_gap(origin, room_id, before, is_locked=is_locked)
+            except (Dropped, RemoteFailure, Unresolvable) as error:
+                log.info("a missing event was dropped", event_id=before.pdu.event_id, reason=str(error))
+        return await self._receive_after_gap(origin, room_id, one, is_locked=is_locked)
+
+    async def _receive_after_gap(self, origin: str, room_id: str, one: Verified, *, is_locked: bool) -> Done | None:
+        """Takes in an event, by the word of the other server on the state before it where that cannot be told."""
+        if one.pdu.room_id != room_id:
+            return None
+        state: State | None = None
+        has_fetched_chain = False
+        for _ in range(MAX_RELOADS):
+            async with nullcontext() if is_locked else self.lock(room_id):
+                room = await self._usable_room(room_id, is_locked=is_locked)
+                await self._receiving.settle(room)
+                if room.stale:
+                    continue
+                await self._events.load_ids((one.pdu.event_id,))
+                if self._is_taken_in(one):
+                    return None
+                lacks_auth_events = await self._lacks_auth_events(one)
+                lacks_state = await self._is_missing_events(room, one)
+                if not lacks_auth_events and not lacks_state:
+                    return await self._receiving.take_in(room, one.pdu, is_recommended=one.is_recommended)
+                if not lacks_auth_events and state is not None:
+                    return await self._receiving.take_in_after_gap(
+                        room, one.pdu, state, is_recommended=one.is_recommended
+                    )
+            if lacks_auth_events and has_fetched_chain:
+                raise Dropped("The auth events of this one cannot be had")
+            if lacks_auth_events:
+                await self._missing_events.fetch_auth_chain(origin, room, one.pdu.event_id)
+                has_fetched_chain = True
+            if lacks_state and state is None:
+                if not one.pdu.prev_events:
+                    raise Dropped("A room begins only once")
+                state = await self._missing_events.fetch_state_before(origin, room, one.pdu.event_id)
+        raise Dropped("The events before this one cannot be had")
+
+    async def _lacks(self, room: Room, one: Verified) -> bool:
+        """Whether anything is missing that an event stands on."""
+        return await self._lacks_auth_events(one) or await self._is_missing_events(room, one)
+
+    async def _lacks_auth_events(self, one: Verified) -> bool:
+        known = await self._events.load_ids(one.pdu.auth_events)
+        return not known.keys() >= set(one.pdu.auth_events)
 
     def _is_taken_in(self, one: Verified) -> bool:
         known = self._events.known(one.pdu.event_id)
         return known is not None and known.kind in (EventKind.TIMELINE, EventKind.SOFT_FAILED)
-
-    async def _receive_between(self, origin: str, room: Room, one: Verified) -> None:
-        """Takes in what is missing before an event, as far as it can be had."""
-        try:
-            found = await self._missing_events.fetch_between(origin, room, one.pdu.event_id)
-        except RemoteFailure as failure:
-            log.info("missing events could not be fetched", room_id=room.room_id, reason=str(failure))
-            return
-        for before in await self._policy_servers.check(room, found):
-            try:
-                await self._receive_after_gap(origin, room, before)
-            except (Dropped, RemoteFailure, Unresolvable) as error:
-                log.info("a missing event was dropped", event_id=before.pdu.event_id, reason=str(error))
-        await self._receiving.settle(room)
-
-    async def _receive_after_gap(self, origin: str, room: Room, one: Verified) -> Done | None:
-        """Takes in an event, by the word of the other server on the state before it where that cannot be told."""
-        if one.pdu.room_id != room.room_id:
-            return None
-        await self._receiving.settle(room)
-        known = await self._events.load_ids(one.pdu.auth_events)
-        if any(event_id not in known for event_id in one.pdu.auth_events):
-            await self._missing_events.fetch_auth_chain(origin, room, one.pdu.event_id)
-        if not await self._is_missing_events(room, one):
-            return await self._receiving.take_in(room, one.pdu, is_recommended=one.is_recommended)
-        if not one.pdu.prev_events:
-            raise Dropped("A room begins only once")
-        state = await self._missing_events.fetch_state_before(origin, room, one.pdu.event_id)
-        return await self._receiving.take_in_after_gap(room, one.pdu, state, is_recommended=one.is_recommended)
 
     async def _is_missing_events(self, room: Room, one: Verified) -> bool:
         """Whether events that the event stands on are not known, or not the state after them."""
@@ -231,6 +299,13 @@ class IncomingEvents:
             )
             or not previous
         )
+
+    async def _usable_room(self, room_id: str, *, is_locked: bool) -> Room:
+        """The room, if events can be judged there. Raises Dropped."""
+        room = await self._room(room_id)
+        if room.partial is not None and not is_locked:
+            raise MembersUnknown("It is not known any more who is in the room")
+        return room
 
     async def _room(self, room_id: str) -> Room:
         room = await self._registry.load(room_id)
