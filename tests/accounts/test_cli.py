@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from config.load import load_config
 from homeserver import cli
 from storage.reports import ReportRepository
 from tests.accounts.conftest import Services
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -189,34 +189,27 @@ def test_a_data_folder_that_cannot_be_made_is_said(tmp_path: Path, capsys: pytes
     assert line == f"weft: {tmp_path}/file/data: Not a directory"
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def test_one_command_runs_a_server_with_an_administrator(tmp_path: Path, free_port: int) -> None:
+def test_one_command_runs_a_server_with_an_administrator(tmp_path: Path) -> None:
     """The first start, a user command beside the running server, a port that is taken, a second start."""
     data_dir = tmp_path / "data"
-    with weft_up(data_dir, free_port) as welcome:
-        assert f"http://localhost:{free_port}" in welcome
+    port = free_port()
+    with weft_up(data_dir, port) as welcome:
+        assert f"http://localhost:{port}" in welcome
         password = welcome.partition("with the password ")[2].split()[0]
-        assert log_in(free_port, "admin", password)["user_id"] == "@admin:localhost"
+        assert log_in(port, "admin", password)["user_id"] == "@admin:localhost"
 
         created = weft("user", "create", "bob", "--data-dir", str(data_dir), stdin="wonderland\n")
         assert (created.returncode, created.stdout) == (0, "@bob:localhost has been made.\n")
-        assert log_in(free_port, "bob", "wonderland")["user_id"] == "@bob:localhost"
+        assert log_in(port, "bob", "wonderland")["user_id"] == "@bob:localhost"
 
-        taken = weft("up", "--data-dir", str(tmp_path / "other"), "--port", str(free_port))
+        taken = weft("up", "--data-dir", str(tmp_path / "other"), "--port", str(port))
         assert taken.returncode == 2
         assert "address already in use" in taken.stderr
         assert "Traceback" not in taken.stderr
 
-    with weft_up(data_dir, free_port) as welcome:
+    with weft_up(data_dir, port) as welcome:
         assert "password" not in welcome
-        assert log_in(free_port, "admin", password)["user_id"] == "@admin:localhost"
+        assert log_in(port, "admin", password)["user_id"] == "@admin:localhost"
 
 
 def weft(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from tests.client import Homeserver
 from tests.conftest import make_config, started
 from tests.databases import Clones
 from tests.federation.peer import Peer, running_peer
+from tests.ports import free_port
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
@@ -34,14 +34,6 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def certificate(authority: Authority) -> tuple[Path, Path]:
     """Certificate and key for the names that servers of tests have."""
     return authority.certificate("localhost", "127.0.0.1", "::1")
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def federation_options(authority: Authority, **changes: Any) -> Federation:

@@ -25,8 +25,9 @@ from homeserver.services.remote import (
 from matrix.request_authentication import parse_authorization, verify_request
 from matrix.signatures import VerifyKey
 from tests.client import Homeserver
-from tests.federation.conftest import MakeServer, federation_options, free_port, name_of, network_of
+from tests.federation.conftest import MakeServer, federation_options, name_of, network_of
 from tests.federation.peer import Handler, Peer, json, raw, running_peer
+from tests.ports import free_port
 
 PATH = "/_matrix/federation/v1/version"
 MAX_BYTES = 100_000

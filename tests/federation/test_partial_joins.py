@@ -25,9 +25,10 @@ from tests.client import Homeserver, User
 from tests.client_api.support import encode, joined, state_event, state_of
 from tests.conftest import make_config, started
 from tests.databases import Clones
-from tests.federation.conftest import federation_options, free_port
+from tests.federation.conftest import federation_options
 from tests.federation.peer import Peer, json, raw, running_peer
 from tests.federation.test_hostile_rooms import VERSION, Host
+from tests.ports import free_port
 
 GHOSTS = 600
 """More than are checked and told at a time."""

@@ -25,8 +25,9 @@ from matrix.signatures import hash_and_sign_event
 from tests.client import Homeserver, User
 from tests.conftest import make_config, started
 from tests.databases import Clones
-from tests.federation.conftest import federation_options, free_port, name_of
+from tests.federation.conftest import federation_options, name_of
 from tests.federation.peer import Peer
+from tests.ports import free_port
 
 SEND = "/_matrix/federation/v1/send/"
 VERSION = ROOM_VERSIONS["12"]

@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks.authority import Authority
 from tests.client import Homeserver
-from tests.federation.conftest import authority, certificate, free_port, make_one  # noqa: F401
+from tests.federation.conftest import authority, certificate, make_one  # noqa: F401
 from tests.interop.synapse import Synapse, SynapseProcess, running_synapse
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from appservices.summary_bot.config import parse_config
 from appservices.summary_bot.registration import write_registration
 from storage.embedded import EmbeddedPostgres
 from tests.client import Homeserver
-from tests.summary_bot.homeservers import DOMAIN, KINDS, free_port, homeserver
+from tests.ports import free_port
+from tests.summary_bot.homeservers import DOMAIN, KINDS, homeserver
 from tests.summary_bot.support import ENCRYPTION_KEY, RunningBot, Site
 from tests.summary_bot.switchboard import Switchboard
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ import aiohttp
 import yaml
 
 from tests.interop.synapse import PYTHON as SYNAPSE_PYTHON
+from tests.ports import free_port
 
 DOMAIN = "weft.test"
 START_TIMEOUT_S = 60.0
@@ -30,13 +30,6 @@ class Server:
     kind: str
     base_url: str
     pid: int
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from tests.client import Homeserver, User
-from tests.summary_bot.homeservers import free_port
+from tests.ports import free_port
 from tests.summary_bot.support import WAIT_S, Person
 
 BOT = "@summary:localhost"
