@@ -17,6 +17,7 @@ from aiohttp import web
 from benchmarks.authority import Authority
 from config.schema import Caches
 from homeserver.services.federation.dummy_events import DELAY_MS, MAX_EXTREMITIES
+from homeserver.services.federation.incoming_transactions import MAX_RUNNING
 from homeserver.services.federation.outliers import Packed
 from homeserver.services.federation.verification import Verified
 from matrix.hashes import content_hash
@@ -279,6 +280,31 @@ async def test_a_transaction_is_taken_in_once(alice: User, peer: Peer) -> None:
     first = (await intruder.send(event, transaction_id="once")).ok()
     assert (await intruder.send(other, transaction_id="once")).ok() == first
     assert not await is_shown(alice, intruder.room_id, other.event_id)
+
+
+async def test_a_server_sends_few_transactions_at_once(alice: User, peer: Peer, authority: Authority) -> None:
+    intruder = await enter(alice, peer)
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def hang(_request: web.BaseRequest) -> web.StreamResponse:
+        asked.set()
+        await answered.wait()
+        return web.json_response({"events": []})
+
+    peer.handlers["/_matrix/federation/v1/get_missing_events/"] = hang
+    stuck = intruder.event(prev_events=[intruder.event().reference])
+    first = asyncio.create_task(intruder.send(stuck, transaction_id="first"))
+    await asked.wait()
+    others = [asyncio.create_task(intruder.send(intruder.event())) for _ in range(MAX_RUNNING)]
+    done, waiting = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+    assert [one.result().json["errcode"] for one in done] == ["M_LIMIT_EXCEEDED"]
+    again = asyncio.create_task(intruder.send(stuck, transaction_id="first"))  # which is none more
+    async with running_peer(authority, "127.0.0.1") as other:
+        honest = await Intruder.enter(other, alice.homeserver, intruder.room_id)
+        assert (await honest.send(honest.event())).status == 200
+    answered.set()
+    assert (await first).ok() == (await again).ok()
+    assert [(await one).status for one in waiting] == [200] * (MAX_RUNNING - 1)
 
 
 async def test_a_server_that_the_room_keeps_out_is_not_heard(alice: User, peer: Peer) -> None:

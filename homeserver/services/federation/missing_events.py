@@ -83,9 +83,12 @@ class MissingEvents:
         https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1event_authroomideventid
         """
         path = f"/_matrix/federation/v1/event_auth/{quote(room.room_id, safe='')}/{quote(event_id, safe='')}"
-        answer = await self._transport.request(origin, "GET", path)
-        events = list_of(origin, answer, "auth_chain", MAX_AUTH_CHAIN_EVENTS)
-        await self._outliers.persist(room.room, await self._of_room(events, room))
+        async with aclosing(self.gathering(room.version, room.room_id)) as gathering:
+            lists = {"auth_chain": MAX_AUTH_CHAIN_EVENTS}
+            rest = await self._transport.request_lists(origin, "GET", path, lists=lists, take=gathering.take)
+            list_of(origin, rest, "auth_chain", 0)
+            await gathering.whole(origin)
+            await self._outliers.persist_packed(room.room, room.version, gathering.events)
 
     async def fetch_state_before(self, origin: str, room: Room, event_id: str) -> State:
         """The state before an event, by the word of another server; its events are judged like all others.
@@ -156,9 +159,6 @@ class MissingEvents:
 
         fetched = await asyncio.gather(*(fetch(event_id) for event_id in event_ids))
         await self._outliers.persist(room.room, [one for one in fetched if one and one.pdu.room_id == room.room_id])
-
-    async def _of_room(self, events: Sequence[object], room: Room) -> list[Verified]:
-        return [one for one in await self._verified(events, room.version) if one.pdu.room_id == room.room_id]
 
     async def _verified(self, events: Sequence[object], version: RoomVersion) -> list[Verified]:
         checked = await self._verification.verify(events, version)
