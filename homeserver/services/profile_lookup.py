@@ -11,7 +11,7 @@ from typing import Any
 from homeserver.clock import Clock
 from homeserver.services.errors import NotFound
 from homeserver.services.profiles import MAX_PROFILE_BYTES, Profiles
-from homeserver.services.remote import RemoteFailure, RemoteRefused, Transport, bad_gateway
+from homeserver.services.remote import RemoteFailure, RemoteRefused, Transport, bad_gateway, for_clients
 from matrix.identifiers import get_domain, is_user_id
 
 MAX_CACHED_PROFILES = 1000
@@ -54,14 +54,16 @@ class ProfileLookup:
 
     async def _fetch(self, user_id: str) -> dict[str, Any]:
         try:
+            server = get_domain(user_id)
             profile = await self._transport.request(
-                get_domain(user_id),
+                server,
                 "GET",
                 "/_matrix/federation/v1/query/profile",
                 query=[("user_id", user_id)],
                 timeout_ms=TIMEOUT_MS,
                 max_bytes=2 * MAX_PROFILE_BYTES,
             )
+            for_clients(server, profile)
         except RemoteRefused as refusal:
             if refusal.status in (403, 404):
                 raise NotFound("Their server shows no such profile") from None

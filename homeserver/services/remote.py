@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import orjson
+
 from homeserver.services.errors import MatrixError, NotFound
 from homeserver.services.media.remote import RemoteMedia
 from homeserver.services.media.web import Web
@@ -51,6 +53,15 @@ class NoFederation(RemoteUnreachable):
 
     def __init__(self, destination: str) -> None:
         super().__init__(destination, "this server does not federate")
+
+
+def for_clients(server: str, answer: Any) -> Any:
+    """An answer of which clients are shown a part, if it can be written as they get it. Raises RemoteMisbehaved."""
+    try:
+        orjson.dumps(answer)
+    except TypeError:  # integers beyond 64 bits
+        raise RemoteMisbehaved(server, "the answer has numbers that no client could read") from None
+    return answer
 
 
 def bad_gateway(failure: RemoteFailure) -> MatrixError:

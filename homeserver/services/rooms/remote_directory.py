@@ -10,7 +10,14 @@ from typing import Any
 import msgspec
 
 from homeserver.services.errors import Forbidden, InvalidParam
-from homeserver.services.remote import RemoteFailure, RemoteMisbehaved, RemoteRefused, Transport, bad_gateway
+from homeserver.services.remote import (
+    RemoteFailure,
+    RemoteMisbehaved,
+    RemoteRefused,
+    Transport,
+    bad_gateway,
+    for_clients,
+)
 from matrix.identifiers import is_room_id
 
 PATH = "/_matrix/federation/v1/publicRooms"
@@ -96,7 +103,7 @@ async def _ask(transport: Transport, server_name: str, query: RoomQuery) -> _Ans
             server_name, "POST", PATH, content=content, timeout_ms=TIMEOUT_MS, max_bytes=MAX_ANSWER_BYTES
         )
     try:
-        return msgspec.convert(answer, _Answer)
+        return msgspec.convert(for_clients(server_name, answer), _Answer)
     except msgspec.ValidationError as error:
         raise RemoteMisbehaved(server_name, f"the list of rooms is not well-formed: {error}") from None
 

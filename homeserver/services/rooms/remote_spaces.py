@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from homeserver.clock import Clock
 from homeserver.logs import get_logger
-from homeserver.services.remote import RemoteFailure, Transport
+from homeserver.services.remote import RemoteFailure, Transport, for_clients
 from homeserver.services.rooms.remote_directory import describe_room
 
 log = get_logger(__name__)
@@ -52,7 +52,7 @@ class RemoteSpaces:
         return None
 
     async def _ask(self, server: str, room_id: str, suggested_only: bool) -> Any:
-        return await self._transport.request(
+        answer = await self._transport.request(
             server,
             "GET",
             f"/_matrix/federation/v1/hierarchy/{quote(room_id, safe='')}",
@@ -60,6 +60,7 @@ class RemoteSpaces:
             timeout_ms=TIMEOUT_MS,
             max_bytes=MAX_ANSWER_BYTES,
         )
+        return for_clients(server, answer)
 
     def _take(self, answer: Any) -> None:
         """Keeps what an answer says of a room and of those below it, where these are no spaces to be asked about."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from homeserver.services.remote import RemoteMisbehaved, Transport
+from homeserver.services.remote import RemoteMisbehaved, Transport, for_clients
 
 
 class FederationKeys:
@@ -31,4 +31,5 @@ class FederationKeys:
         answer = await self._transport.request(server, "POST", path, content=content, timeout_ms=max(timeout_ms, 1))
         if not isinstance(answer, dict):
             raise RemoteMisbehaved(server, "the keys are no JSON object")
-        return answer
+        checked: dict[str, Any] = for_clients(server, answer)
+        return checked
