@@ -1,6 +1,6 @@
-"""Whatever another server answers to whatever it is asked, users get an orderly error and the server goes on.
+"""Whatever another server answers or asks, it or a user gets an orderly error, and the server goes on.
 
-Answers are good ones in which something is not as it should be, by chance: a seed says what.
+Answers and requests are good ones in which something is not as it should be, by chance: a seed says what.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from urllib.parse import quote
 import pytest
 from aiohttp import web
 
+from matrix.hashes import content_hash
 from matrix.room_versions import ROOM_VERSIONS
 from matrix.signatures import sign_event
 from tests.client import Answer, Homeserver, User
@@ -255,3 +256,124 @@ async def test_any_answer_is_borne(weft: Homeserver, peer: Peer, ask: Ask, capsy
         printed = "".join(capsys.readouterr())
         assert "Traceback" not in printed, f"{shown}\n{printed}"
     (await alice.request("GET", "account/whoami")).ok()
+
+
+def edus(intruder: Intruder, alice: User) -> list[dict[str, Any]]:
+    """One of every type."""
+    user_id, room_id = intruder.user_id, intruder.room_id
+    receipt = {"data": {"ts": 1, "thread_id": "main"}, "event_ids": [intruder.join.event_id]}
+    key = {"user_id": user_id, "usage": ["master"], "keys": {"ed25519:a": "a"}}
+    presence = {"user_id": user_id, "presence": "online", "last_active_ago": 5, "currently_active": True}
+    messages = {alice.user_id: {"*": {"a": 1}}}
+    update = {"user_id": user_id, "device_id": "A", "stream_id": 2, "prev_id": [1], "keys": {"a": 1}, "deleted": False}
+    return [
+        {"edu_type": "m.typing", "content": {"room_id": room_id, "user_id": user_id, "typing": True}},
+        {"edu_type": "m.receipt", "content": {room_id: {"m.read": {user_id: receipt}}}},
+        {"edu_type": "m.presence", "content": {"push": [presence]}},
+        {
+            "edu_type": "m.direct_to_device",
+            "content": {"message_id": "1", "sender": user_id, "type": "a", "messages": messages},
+        },
+        {"edu_type": "m.device_list_update", "content": update},
+        {
+            "edu_type": "m.signing_key_update",
+            "content": {"user_id": user_id, "master_key": key, "self_signing_key": key},
+        },
+    ]
+
+
+def requests(intruder: Intruder, alice: User, chance: random.Random) -> tuple[str, str, Any]:
+    """A request with a good body: method, path below /_matrix/federation, body."""
+    room, join = quote(intruder.room_id, safe=""), intruder.join
+    event_id = quote(join.event_id, safe="")
+    member = intruder.event("m.room.member", {"membership": "leave"}, state_key=intruder.user_id).json
+    stripped = {"type": "m.room.name", "state_key": "", "content": {"name": "a"}, "sender": intruder.user_id}
+    invite = {"room_version": "11", "event": member, "invite_room_state": [stripped]}
+    transaction = {
+        "origin": intruder.peer.name,
+        "origin_server_ts": 1,
+        "pdus": [intruder.event().json, intruder.event("m.room.topic", {"topic": "a"}, state_key="").json],
+        "edus": edus(intruder, alice),
+    }
+    onbind = {
+        "medium": "email",
+        "address": "a@b.c",
+        "mxid": alice.user_id,
+        "invites": [
+            {
+                "address": "a@b.c",
+                "medium": "email",
+                "mxid": alice.user_id,
+                "room_id": intruder.room_id,
+                "sender": alice.user_id,
+                "signed": {"mxid": alice.user_id, "token": "a", "signatures": {"a": {"ed25519:0": "a"}}},
+            }
+        ],
+    }
+    found: list[tuple[str, str, Any]] = [
+        ("PUT", f"v1/send/strange{chance.random()}", transaction),
+        ("PUT", f"v1/send/strange{chance.random()}", {**transaction, "pdus": []}),
+        ("PUT", f"v2/invite/{room}/{event_id}", invite),
+        ("PUT", f"v1/invite/{room}/{event_id}", member),
+        ("PUT", f"v2/send_join/{room}/{event_id}", join.json),
+        ("PUT", f"v1/send_join/{room}/{event_id}", join.json),
+        ("PUT", f"v2/send_leave/{room}/{event_id}", member),
+        ("PUT", f"v1/send_knock/{room}/{event_id}", member),
+        (
+            "PUT",
+            f"v1/exchange_third_party_invite/{room}",
+            {
+                **member,
+                "content": {
+                    "membership": "invite",
+                    "third_party_invite": {"display_name": "a", "signed": onbind["invites"][0]["signed"]},
+                },
+            },
+        ),
+        ("PUT", "v1/3pid/onbind", onbind),
+        (
+            "POST",
+            f"v1/get_missing_events/{room}",
+            {"earliest_events": [], "latest_events": [join.event_id], "limit": 10, "min_depth": 0},
+        ),
+        ("POST", "v1/user/keys/query", {"device_keys": {alice.user_id: ["A"]}}),
+        ("POST", "v1/user/keys/claim", {"one_time_keys": {alice.user_id: {"A": "signed_curve25519"}}}),
+        (
+            "POST",
+            "v1/publicRooms",
+            {"limit": 5, "filter": {"generic_search_term": "a", "room_types": [None, "a"]}, "since": "a"},
+        ),
+    ]
+    return chance.choice(found)
+
+
+async def test_any_request_is_borne(weft: Homeserver, peer: Peer, capsys: pytest.CaptureFixture[str]) -> None:
+    alice = await weft.register()
+    room_id = await alice.create_room(preset="public_chat", room_version="11")
+    intruder = await Intruder.enter(peer, weft, room_id)
+    for number in range(6 * ROUNDS):
+        seed = SEED * 10_000 + number
+        chance = random.Random(seed)
+        method, path, good = requests(intruder, alice, chance)
+        body = spoiled(chance, good)
+        if isinstance(body, dict) and "type" in body and chance.random() < 0.5:
+            body = signed_if_possible(body, peer)
+        try:
+            answer = await peer.ask(intruder.server_name, method, f"/_matrix/federation/{path}", body)
+        except (ValueError, TypeError, RecursionError):  # it cannot be signed
+            continue
+        shown = f"seed {seed}: {method} {path} {answer.status} {answer.json} after {str(body)[:2000]}"
+        assert answer.status in (200, 400, 401, 403, 404, 413, 429), shown
+        printed = "".join(capsys.readouterr())
+        assert "Traceback" not in printed, f"{shown}\n{printed}"
+    await alice.send(room_id, "still here")
+    (await alice.request("GET", "sync")).ok()
+
+
+def signed_if_possible(event: dict[str, Any], peer: Peer) -> dict[str, Any]:
+    """An event with the hash and the signature that belong to it as it is."""
+    try:
+        hashed = {**event, "hashes": {"sha256": content_hash(event)}}
+        return sign_event(hashed, ROOM_VERSIONS["11"], peer.name, peer.key)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return event
