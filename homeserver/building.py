@@ -400,6 +400,7 @@ async def build_server(
             to_device=to_device,
         )
     )
+    federation.foreign_rooms.observers += [push_follower.on_event, appservices.deliveries.on_event]
     await federation.receiving.open()
     await federation.backfill.open()
     timelines.fill_back = federation.backfill.fill

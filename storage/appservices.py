@@ -79,10 +79,11 @@ UPDATE appservice_streams s SET position = new.position FROM unnest($1::text[], 
 WHERE s.service = new.service AND s.transaction_id IS NULL
 """
 
-# Everything that was published in after < position <= up_to, whatever the room.
+# Everything that was published in after < position <= up_to, whatever the room. Memberships in rooms that nobody here
+# is in are outliers, which notify.
 PASSING = """
 SELECT position, room, snapshot, type FROM events
-WHERE kind = 0 AND position > $1 AND position <= $2 ORDER BY position LIMIT $3
+WHERE (kind = 0 OR kind = 1 AND notifies) AND position > $1 AND position <= $2 ORDER BY position LIMIT $3
 """
 LOCAL_JOINS = """
 SELECT room, user_id, position FROM memberships

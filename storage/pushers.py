@@ -64,9 +64,11 @@ SAVE_LAGS = """
 UPDATE pushers SET pushed_up_to = lag.position
 FROM unnest($1::bigint[], $2::bigint[]) AS lag (pusher, position) WHERE pushers.pusher = lag.pusher
 """
-# What may concern somebody who has pushers: the newest events after a position.
+# What may concern somebody who has pushers: the newest events after a position. Invitations to rooms that nobody here
+# is in are outliers that notify.
 EVENTS_AFTER = """
-SELECT e.position FROM events e WHERE e.position > $1 AND e.position <= $2 AND e.kind = 0 AND EXISTS (
+SELECT e.position FROM events e
+WHERE e.position > $1 AND e.position <= $2 AND (e.kind = 0 OR e.kind = 1 AND e.notifies) AND EXISTS (
     SELECT FROM memberships m JOIN pushers p USING (user_id)
     WHERE m.room = e.room AND m.membership IN ('join', 'invite'))
 ORDER BY e.position DESC LIMIT $3

@@ -12,6 +12,7 @@ import orjson
 
 from homeserver.services.changes import Changes
 from homeserver.services.notifier import Notifier
+from homeserver.services.rooms.acceptance import PublishObserver
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
@@ -49,6 +50,8 @@ class ForeignRooms:
         self._stream = stream
         self._notifier = notifier
         self._changes = changes
+        self.observers: list[PublishObserver] = []
+        """Told of memberships in these rooms, whose events `Acceptance` does not see."""
 
     async def room_for(self, room_id: str, version: RoomVersion) -> tuple[Room, RoomRow | None]:
         """The room as far as it is known, not yet kept in memory, and the row that has to be written for a new one."""
@@ -91,7 +94,10 @@ class ForeignRooms:
         json = {**pdu.json, "unsigned": unsigned}
         position = self._stream.next_position()
         stored = Pdu(pdu.room_version, pdu.event_id, json)
-        event = StoredEvent(position=position, room=room.room, pdu=stored, snapshot=0, kind=EventKind.OUTLIER)
+        # It notifies, unlike other events without a place: who looks for what was missed is to find it.
+        event = StoredEvent(
+            position=position, room=room.room, pdu=stored, snapshot=0, kind=EventKind.OUTLIER, notifies=True
+        )
         membership = pdu.content["membership"]
         writes = Writes()
         if room_row is not None:
@@ -106,6 +112,8 @@ class ForeignRooms:
             self._user_rooms.on_membership(room, user_id, membership, position, before)
             self._changes.add(position, room.room_id)
             self._notifier.mark_users((user_id,))
+            for observe in self.observers:
+                observe(room, event, before)
 
         await self._stream.submit(position, writes, publish)
 

@@ -133,6 +133,7 @@ class FederationParts:
     resident: Resident
     inviting: Inviting
     third_party_invites: ThirdPartyInvites
+    foreign_rooms: ForeignRooms
     joining: Joining
     history: History
     backfill: Backfill
@@ -289,6 +290,7 @@ def build_federation(around: Surroundings) -> FederationParts:
         resident=resident,
         inviting=inviting,
         third_party_invites=third_party_invites,
+        foreign_rooms=foreign_rooms,
         joining=joining,
         history=History(around.access, resident, around.events, branches),
         backfill=backfill,

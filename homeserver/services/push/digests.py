@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
 from homeserver.services.email.writing import one_line
-from homeserver.services.push.notification import Notifications
+from homeserver.services.push.notification import Notifications, stripped_state
 from homeserver.services.push.rules import UsersRules
 from homeserver.services.receipts import Receipts
 from homeserver.services.rooms.event_cache import EventCache
@@ -170,9 +170,9 @@ class Digests:
             room=room.room,
             newest=newest,
             before=before,
-            name=await self._room_name(room, user_id),
+            name=await self._room_name(room, user_id, told[-1]),
             link=link,
-            is_invite=room.membership(user_id) == "invite",
+            is_invite=_is_invite(told[-1]),
             messages=[await self._message(room, event, now) for event in told],
             more=len(events) - len(told),
         )
@@ -180,28 +180,31 @@ class Digests:
     async def _message(self, room: Room, event: StoredEvent, now: int) -> Message:
         # Other servers write what they like for a time.
         sent_at = datetime.fromtimestamp(min(max(event.pdu.origin_server_ts, 0), now) / 1000, UTC)
-        sender = await self._member_name(room, event.pdu.sender)
+        sender = await self._member_name(room, event.pdu.sender, event)
         return Message(sender, one_line(text_of(event), MAX_TEXT_CHARS), f"{sent_at:%d %B, %H:%M} UTC")
 
-    async def _member_name(self, room: Room, user_id: str) -> str:
-        """A member's name in the room, or their ID."""
-        name: object = None
+    async def _member_name(self, room: Room, user_id: str, event: StoredEvent) -> str:
+        """A member's name in the room, by what is known of it or `event` tells, or their ID."""
+        name = stripped_state(event).get(("m.room.member", user_id), {}).get("displayname")
         if (position := room.state.get(("m.room.member", user_id))) is not None:
             loaded = await self._events.load([position])
             name = loaded[position].pdu.content.get("displayname") if position in loaded else None
         return (one_line(name, MAX_NAME_CHARS) if isinstance(name, str) else "") or user_id
 
-    async def _room_name(self, room: Room, user_id: str) -> str:
+    async def _room_name(self, room: Room, user_id: str, newest: StoredEvent) -> str:
         """https://spec.matrix.org/v1.19/client-server-api/#calculating-the-display-name-for-a-room"""
+        stripped = stripped_state(newest)
         for key, field in ((("m.room.name", ""), "name"), (("m.room.canonical_alias", ""), "alias")):
             event = room.pinned.get(key)
-            name = event.pdu.content.get(field) if event is not None else None
+            name = (event.pdu.content if event is not None else stripped.get(key, {})).get(field)
             if isinstance(name, str) and (name := one_line(name, MAX_NAME_CHARS)):
                 return name
-        heroes = [await self._member_name(room, hero) for hero in heroes_of(room, user_id)]
+        heroes = [await self._member_name(room, hero, newest) for hero in heroes_of(room, user_id)]
+        if not room.state:  # of which no more is known than who invites
+            heroes = [await self._member_name(room, newest.pdu.sender, newest)]
         if not heroes:
             return "Empty room"
-        others = room.joined_count + room.invited_count - 1 - len(heroes)
+        others = 0 if not room.state else room.joined_count + room.invited_count - 1 - len(heroes)
         if others > 0:
             return f"{', '.join(heroes)} and {others} others"
         return heroes[0] if len(heroes) == 1 else f"{', '.join(heroes[:-1])} and {heroes[-1]}"
@@ -215,7 +218,7 @@ def text_of(event: StoredEvent) -> str:
     match pdu.type:
         case "m.room.encrypted":
             return "An encrypted message"
-        case "m.room.member":
+        case "m.room.member" if _is_invite(event):
             return "Invites you to this room"
         case "m.sticker":
             return f"A sticker: {body}"
@@ -228,3 +231,7 @@ def text_of(event: StoredEvent) -> str:
             return f"* {body}" if kind == "m.emote" else body
         case _:
             return body or f"Something new ({pdu.type})"
+
+
+def _is_invite(event: StoredEvent) -> bool:
+    return event.pdu.type == "m.room.member" and event.pdu.content.get("membership") == "invite"

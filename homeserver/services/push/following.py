@@ -215,10 +215,9 @@ class PushFollower:
             events = await self._events.load(positions)
             for position in positions:
                 event = events[position]
-                room = await self._registry.load(event.pdu.room_id)
-                if room is not None:
-                    room.push_members = room.local_joined & self._pushers.users
-                    await self._take(room, event)
+                room = await self._room_of(event)
+                room.push_members = room.local_joined & self._pushers.users
+                await self._take(room, event)
         self._has_caught_up = True
         self._delivery.is_unsaved = True
 
@@ -240,14 +239,17 @@ class PushFollower:
         events = await self._events.load(found)
         for position in reversed(found):
             event = events[position]
-            room = await self._registry.load(event.pdu.room_id)
-            if room is None:
-                continue
+            room = await self._room_of(event)
             outcome = await self._rules.outcome(user.user_id, room, event)
             if outcome.notify:
                 item = Item(position, room.room_id, event.pdu.origin_server_ts, tweaks_of(outcome))
                 self._delivery.push(user, item, only_late=True)
         self._delivery.tell_count(user)
+
+    async def _room_of(self, event: StoredEvent) -> Room:
+        """The room of an event; an empty one for an invitation to a room whose state is not known."""
+        room = await self._registry.load(event.pdu.room_id)
+        return room or self._registry.stub(event.room, event.pdu.room_id, event.pdu.room_version)
 
     async def save_forever(self) -> None:
         """Runs `save` at an interval until cancelled."""

@@ -5,17 +5,21 @@ https://spec.matrix.org/v1.19/push-gateway-api/#post_matrixpushv1notify
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
 
+from homeserver.services.account_data import AccountData
 from homeserver.services.errors import Forbidden
 from homeserver.services.push.pushers import Item, Pusher, UserPushers
 from homeserver.services.push.totals import UnreadTotals
 from homeserver.services.receipts import Receipts
 from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.event_cache import EventCache
-from homeserver.services.rooms.room import Room
+from homeserver.services.rooms.registry import RoomRegistry
+from homeserver.services.rooms.room import Room, StateKey
+from homeserver.services.rooms.user_rooms import UserRooms
 from storage.events import StoredEvent
 from storage.unread import MAIN, UnreadRepository
 
@@ -40,7 +44,13 @@ class Notifications:
         receipts: Receipts,
         unread: UnreadRepository,
         totals: UnreadTotals,
+        registry: RoomRegistry,
+        user_rooms: UserRooms,
+        account_data: AccountData,
     ) -> None:
+        self._registry = registry
+        self._user_rooms = user_rooms
+        self._account_data = account_data
         self._access = access
         self._events = events
         self._receipts = receipts
@@ -112,25 +122,51 @@ class Notifications:
         """The same, if the event is the invite that the user still has."""
         if event.pdu.type != "m.room.member" or event.pdu.state_key != user_id:
             return None
-        room = await self._access.access_previewable_room(user_id, room_id)
-        is_current = room.state.get(("m.room.member", user_id)) == event.position
-        return (room, event) if is_current and room.membership(user_id) == "invite" else None
+        own = (await self._user_rooms.load(user_id)).get(room_id)
+        if own is None or own.membership != "invite" or own.position != event.position:
+            return None
+        if event.pdu.sender in await self._account_data.ignored_users(user_id):
+            return None
+        room = await self._registry.load(room_id)
+        return room or self._registry.stub(event.room, room_id, event.pdu.room_version), event
+
+    async def _content(
+        self, room: Room, told: Mapping[StateKey, Mapping[str, Any]], key: StateKey
+    ) -> Mapping[str, Any]:
+        """The content of a state event; {} where there is none."""
+        if (position := room.state.get(key)) is None:
+            return told.get(key, {})
+        return (await self._events.load([position]))[position].pdu.content
 
     async def _details(self, user_id: str, room: Room, event: StoredEvent) -> dict[str, Any]:
         """What the specification has of an event beside its ID."""
         pdu = event.pdu
         details: dict[str, Any] = {"type": pdu.type, "sender": pdu.sender, "content": pdu.content}
-        member = room.state.get(("m.room.member", pdu.sender))
-        if member is not None:
-            content = (await self._events.load([member]))[member].pdu.content
-            details["sender_display_name"] = content.get("displayname")
-        for name, key in (("room_name", "name"), ("room_alias", "alias")):
-            state = room.pinned.get(("m.room.name" if key == "name" else "m.room.canonical_alias", ""))
-            details[name] = state.pdu.content.get(key) if state is not None else None
+        told = stripped_state(event)
+        for name, key, field in (
+            ("sender_display_name", ("m.room.member", pdu.sender), "displayname"),
+            ("room_name", ("m.room.name", ""), "name"),
+            ("room_alias", ("m.room.canonical_alias", ""), "alias"),
+        ):
+            details[name] = (await self._content(room, told, key)).get(field)
         if pdu.type == "m.room.member" and pdu.state_key is not None:
             details["user_is_target"] = pdu.state_key == user_id
         is_text = ("sender_display_name", "room_name", "room_alias")
         return {name: value for name, value in details.items() if name not in is_text or isinstance(value, str)}
+
+
+def stripped_state(event: StoredEvent) -> dict[StateKey, Mapping[str, Any]]:
+    """What an invitation of another server tells of the state of its room: key -> content."""
+    unsigned = event.pdu.json.get("unsigned")
+    told = unsigned.get("invite_room_state") if isinstance(unsigned, dict) else None
+    return {
+        (one["type"], one["state_key"]): one["content"]
+        for one in (told if isinstance(told, list) else ())
+        if isinstance(one, dict)
+        and isinstance(one.get("type"), str)
+        and isinstance(one.get("state_key"), str)
+        and isinstance(one.get("content"), dict)
+    }
 
 
 def _device(pusher: Pusher, tweaks: dict[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,16 @@ def build_push(around: PushSurroundings) -> PushParts:
         max_per_user=config.push.max_pushers_per_user,
     )
     totals = UnreadTotals(around.rows, registry, around.user_rooms, around.receipts)
-    notifications = Notifications(around.access, events, around.receipts, around.unread_rows, totals)
+    notifications = Notifications(
+        around.access,
+        events,
+        around.receipts,
+        around.unread_rows,
+        totals,
+        registry,
+        around.user_rooms,
+        around.account_data,
+    )
     rules = UsersRules(around.account_data, events, max_users=config.caches.users)
     follower = PushFollower(
         around.rows,

@@ -205,7 +205,9 @@ class Room:
         return self.is_expecting_servers or len(self.servers) > 1 or (bool(self.servers) and not self.local_joined)
 
     def power_context(self, sender: str) -> RoomContext:
-        """What push rules ask about the room when `sender` sends something."""
+        """What push rules ask about the room when `sender` sends something; of one whose state is not known, little."""
+        if self.tip_event(CREATE) is None:
+            return RoomContext(self.joined_count, 0, {})
         levels = self.power_levels
         # Each of the servers that are in the room has a member there, who may not be known yet.
         joined_count = max(self.joined_count, len(self.partial.servers)) if self.partial else self.joined_count
