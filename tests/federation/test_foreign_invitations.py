@@ -5,9 +5,12 @@ https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
+from benchmarks.authority import Authority
+from matrix.pdu import Pdu
 from storage.appservices import AppserviceRepository
 from storage.pushers import PusherRepository
 from tests.appservice.support import Appservice, ghost, listening
@@ -15,9 +18,11 @@ from tests.client import User
 from tests.email.smtp import email_config, mailbox_started
 from tests.email.test_notifications import MovingClock, Post, next_notification, notifications
 from tests.federation.conftest import MakeServer, name_of
-from tests.federation.peer import Peer
+from tests.federation.peer import Peer, running_peer
 from tests.federation.test_hostile_rooms import Host
 from tests.push.gateway import PUSH, gateway_started, set_pusher
+
+numbers = itertools.count(1)
 
 
 def told_state(host: Host) -> list[dict[str, Any]]:
@@ -83,3 +88,37 @@ async def test_application_services_hear_of_it(make_server: MakeServer, peer: Pe
         assert (invitation["state_key"], invitation["content"]["membership"]) == (user_id, "invite")
         passing = await AppserviceRepository(server.database.pool).load_passing(0, 2**62, 1000)
         assert [row.type for row in passing][-1:] == ["m.room.member"], "and finds it after a restart"
+
+
+async def test_it_may_be_taken_back(make_server: MakeServer, peer: Peer, authority: Authority) -> None:
+    weft = await make_server("localhost")
+    alice = await weft.register()
+    host = Host(peer, weft)
+    (await host.invite(alice.user_id, told_state(host))).ok()
+    invited = await alice.sync()
+    assert host.room_id in invited["rooms"]["invite"]
+    create, member, rules = host.state
+
+    def leave(**changes: Any) -> Pdu:
+        content = {"membership": "leave", "reason": "a mistake", **changes.pop("content", {})}
+        auth = changes.pop("auth", [create, member, host.invitation])
+        return host.event("m.room.member", content, [rules], auth, state_key=changes.pop("state_key", alice.user_id))
+
+    async def send(by: Peer, *pdus: Pdu) -> Any:
+        content = {"origin": by.name, "origin_server_ts": 0, "pdus": [pdu.json for pdu in pdus]}
+        path = f"/_matrix/federation/v1/send/back{next(numbers)}"
+        return (await by.ask(name_of(weft), "PUT", path, content)).ok()["pdus"]
+
+    about_nothing = leave(auth=[create, member])
+    accepts = leave(content={"membership": "join"})
+    of_others = leave(state_key=host.user_id)
+    assert await send(peer, about_nothing, accepts, of_others) == {}
+    async with running_peer(authority, "127.0.0.1") as other:
+        assert await send(other, leave()) == {}
+    assert host.room_id in (await alice.sync())["rooms"]["invite"]
+    good = leave()
+    assert await send(peer, good) == {good.event_id: {}}
+    since = await alice.sync(invited["next_batch"])
+    assert host.room_id in since["rooms"]["leave"]
+    assert host.room_id not in (await alice.sync())["rooms"].get("invite", {})
+    assert await send(peer, good) == {}

@@ -92,6 +92,7 @@ class Host:
         """An invitation of a user of the server."""
         create, member, rules = self.state[:3]
         event = self.event("m.room.member", {"membership": "invite"}, [rules], [create, member], state_key=user_id)
+        self.invitation = event
         content = {"room_version": "11", "event": event.json, "invite_room_state": room_state or []}
         path = f"/_matrix/federation/v2/invite/{quote(self.room_id, safe='')}/{quote(event.event_id, safe='')}"
         return await self.peer.ask(self.server_name, "PUT", path, content)

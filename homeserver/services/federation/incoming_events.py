@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 from weakref import WeakValueDictionary
@@ -39,6 +39,13 @@ SERVER_ACL = ("m.room.server_acl", "")
 MAX_RELOADS = 3
 
 
+TakeBack = Callable[[str, str, Sequence[object]], Awaitable[dict[str, dict[str, Any]]]]
+
+
+async def _nothing(_origin: str, _room_id: str, _events: Sequence[object]) -> dict[str, dict[str, Any]]:
+    return {}
+
+
 class MembersUnknown(Dropped):
     """Events of a room wait until it is known who is in it."""
 
@@ -63,6 +70,8 @@ class IncomingEvents:
         self._missing_events = missing_events
         self._receiving = receiving
         self._policy_servers = policy_servers
+        self.take_back: TakeBack = _nothing
+        """What is done with events of rooms that nobody here is in."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._queues: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
@@ -99,7 +108,9 @@ class IncomingEvents:
         if room is None or not room.local_joined:
             room = await self._joined_meanwhile(room_id)
         if room is None or not room.local_joined:
-            return  # nothing can be said of events in rooms that nobody here is in, not even by what ID
+            # Of others nothing can be said in rooms that nobody here is in, not even by what ID.
+            results.update(await self.take_back(origin, room_id, events))
+            return
         reason = None if is_admitted(room, origin) else "Your server is kept out of this room"
         lacked_members = room.partial is not None
         verified = await self._recommended(room, await self._verification.verify(events, room.version))

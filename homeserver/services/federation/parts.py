@@ -41,6 +41,7 @@ from homeserver.services.federation.receiving import Receiving
 from homeserver.services.federation.resident import Resident
 from homeserver.services.federation.sending.delivery import Backoff
 from homeserver.services.federation.sending.sender import Sender
+from homeserver.services.federation.taking_back import TakingBack
 from homeserver.services.federation.third_party_invites import ThirdPartyInvites
 from homeserver.services.federation.verification import Verification
 from homeserver.services.media.web import Web
@@ -185,6 +186,7 @@ def build_federation(around: Surroundings) -> FederationParts:
         around.notifier,
         around.changes,
     )
+    incoming.take_back = TakingBack(foreign_rooms, verification, incoming.lock, server_name=around.server_name).receive
     resident = Resident(
         around.access,
         around.authoring,
