@@ -1,7 +1,7 @@
 """An invitation that is taken back, or a knock that is turned down, before this server is in the room.
 
-The member event that does so is sent like all others of the room, but of the room nothing is known to judge it by. It is
-believed from who may have made it: the server of its sender, of an event that names the invitation or the knock.
+The member event that does so is sent like all others of the room, but of the room nothing is known to judge it by. It
+is believed from who may have made it: the server of its sender, of an event that names the invitation or the knock.
 https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room
 """
 
@@ -38,10 +38,8 @@ class TakingBack:
         """Takes in what there is of that kind among a server's events; event ID -> {} for each that was."""
         taken: dict[str, dict[str, Any]] = {}
         for event in events:
-            user_id = (
-                event.get("state_key") if isinstance(event, dict) and event.get("type") == "m.room.member" else None
-            )
-            if not isinstance(user_id, str) or not is_user_id(user_id) or get_domain(user_id) != self._server_name:
+            user_id = self._own_target(event)
+            if user_id is None:
                 continue
             async with self._lock(room_id):
                 before = await self._foreign_rooms.load_membership_event(user_id, room_id)
@@ -52,6 +50,14 @@ class TakingBack:
                     await self._foreign_rooms.persist_membership(one.pdu, [], "invite_room_state")
                     taken[one.pdu.event_id] = {}
         return taken
+
+    def _own_target(self, event: object) -> str | None:
+        """The user of this server whom a member event is about."""
+        if not isinstance(event, dict) or event.get("type") != "m.room.member":
+            return None
+        user_id = event.get("state_key")
+        is_own = isinstance(user_id, str) and is_user_id(user_id) and get_domain(user_id) == self._server_name
+        return user_id if is_own else None
 
 
 def _takes_back(pdu: Pdu, before: StoredEvent, origin: str) -> bool:
