@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from homeserver.services.email_parts import EmailParts
 
 FORM = '<form method="post"><button>Confirm</button></form>'
+NOT_WHOLE = MatrixError(400, "M_UNKNOWN", "This link is not whole. Copy all of it from the mail.")
 UNSUBSCRIBE_FORM = '<form method="post"><button>Get no such mails any more</button></form>'
 
 
@@ -65,10 +66,10 @@ async def confirm(request: Request) -> Result:
 
 async def unsubscribe_page(request: Request) -> Result:
     """Asks whoever opened the link at the end of a notification whether they want no more of them."""
-    try:
-        _pusher_of_link(request)
-    except MatrixError as error:
-        return _failed(error)
+    email = _email(request)
+    request.server.rate_limits.check("login", f"email page {request.address}")
+    if _pusher_of_link(email, request) is None:
+        return _failed(NOT_WHOLE)
     values = {"title": "No more mails?", "lead": "You will not get notifications from here at this address any more."}
     return html_page("email.html", values, markup={"next": UNSUBSCRIBE_FORM})
 
@@ -79,23 +80,19 @@ async def unsubscribe(request: Request) -> Result:
     https://www.rfc-editor.org/rfc/rfc8058
     """
     email = _email(request)
-    try:
-        pusher = _pusher_of_link(request)
-    except MatrixError as error:
-        return _failed(error)
+    request.server.rate_limits.check("login", f"email page {request.address}")
+    pusher = _pusher_of_link(email, request)
+    if pusher is None:
+        return _failed(NOT_WHOLE)
     await email.notifications.unsubscribe(pusher)
     values = {"title": "Done", "lead": "You get no such mails any more. Your client can turn them on again."}
     return html_page("email.html", values, markup={"next": ""})
 
 
-def _pusher_of_link(request: Request) -> int:
-    """The pusher whose mails a link ends. Raises MatrixError (400), 429 M_LIMIT_EXCEEDED."""
-    email = _email(request)
-    request.server.rate_limits.check("login", f"email page {request.address}")
+def _pusher_of_link(email: EmailParts, request: Request) -> int | None:
+    """The pusher whose mails a link ends; None for a link that is none."""
     pusher = request.query.get("pusher", "")
-    if not email.links.is_unsubscription(pusher, request.query.get("token", "")):
-        raise MatrixError(400, "M_UNKNOWN", "This link is not whole. Copy all of it from the mail.")
-    return int(pusher)
+    return int(pusher) if email.links.is_unsubscription(pusher, request.query.get("token", "")) else None
 
 
 async def _question(email: EmailParts, row: ValidationRow) -> tuple[str, str]:

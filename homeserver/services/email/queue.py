@@ -38,8 +38,8 @@ class Work(Protocol[T]):
     async def load_next_due_ts(self) -> int | None:
         """When the next is due; None if nothing is."""
 
-    async def send(self, item: T) -> None:
-        """Sends one and writes that down. Raises MailFailed, MailRefused."""
+    async def send(self, item: T) -> bool:
+        """Sends one, if it is still wanted, and writes that down; whether it was. Raises MailFailed, MailRefused."""
 
     async def give_up(self, item: T) -> None:
         """Writes down that one is not to be sent."""
@@ -108,8 +108,8 @@ class MailQueue(Generic[T]):
     async def _try(self, item: T) -> None:
         work = self._work
         try:
-            await work.send(item)
-            self._metrics.mails.labels(work.kind, "sent").inc()
+            if await work.send(item):
+                self._metrics.mails.labels(work.kind, "sent").inc()
         except MailUnreachable:
             self._metrics.mails.labels(work.kind, "failed").inc()
             raise

@@ -210,11 +210,11 @@ class ValidationMails:
         """When the next mail is due."""
         return await self._repository.load_next_due_ts()
 
-    async def send(self, row: ValidationRow) -> None:
+    async def send(self, row: ValidationRow) -> bool:
         """Sends the mail of an attempt: with a link, or with why there is none. Raises as the transport does."""
         if row.modified_ts < self._clock() - LIFETIME_MS:
             await self.give_up(row)
-            return
+            return False
         user_id = await self._repository.load_user_of(EMAIL, row.address)
         name = row.purpose
         if row.purpose == "password" and user_id is None:
@@ -229,6 +229,7 @@ class ValidationMails:
             values["user_id"] = user_id
         await self._transport.send(row.address, self._writer.write(name, row.address, values))
         await self._repository.set_mail_due(row.sid, row.send_attempt, None)
+        return True
 
     async def give_up(self, row: ValidationRow) -> None:
         """Writes down that no mail is to be sent."""

@@ -82,15 +82,15 @@ class EmailPushers:
         """When the next is to look."""
         return await self._repository.load_next_due_ts()
 
-    async def send(self, item: DuePusher) -> None:
+    async def send(self, item: DuePusher) -> bool:
         """Looks, and sends a mail if there is anything to tell. Raises as the transport does."""
         pusher = await self._load(item)
         if pusher is None:
-            return
+            return False
         # What notifies the user from now on sets the pusher anew: it may be too late for this mail.
         pusher.is_mailing, pusher.mail_due_ts = True, None
         try:
-            next_due_ts = await self._tell(pusher, item)
+            is_sent, next_due_ts = await self._tell(pusher, item)
         except BaseException:
             if pusher.mail_due_ts is None:
                 pusher.mail_due_ts = item.due_ts
@@ -99,6 +99,7 @@ class EmailPushers:
             pusher.is_mailing = False
         if pusher.mail_due_ts is None:
             pusher.mail_due_ts = next_due_ts
+        return is_sent
 
     async def give_up(self, item: DuePusher) -> None:
         """Notes that a mail was refused for good: the next event is told of, but later each time."""
@@ -121,29 +122,28 @@ class EmailPushers:
         """The pusher, if it is still there."""
         user = await self._pushers.load(item.user_id)
         found = [] if user is None else [one for one in user.pushers if one.row.pusher == item.pusher]
-        if not found:
-            return None
-        return found[0]
+        return found[0] if found else None
 
-    async def _tell(self, pusher: Pusher, item: DuePusher) -> int | None:
-        """Sends what there is to be told; returns when to look again, which is committed then."""
+    async def _tell(self, pusher: Pusher, item: DuePusher) -> tuple[bool, int | None]:
+        """Sends what there is to be told: whether there was anything, and when to look again, which is committed."""
         user_id, address = item.user_id, pusher.row.pushkey
         if await self._threepids.load_user_of("email", address) != user_id:
             await self.unsubscribe(item.pusher)  # the address is not theirs any more, or they are not here any more
-            return None
+            return False, None
         account = await self._accounts.load_user(user_id)
         if account is None or account.locked:
             await self._repository.finish(item.pusher, item.due_ts, None, (), failures=0)
-            return None
+            return False, None
         after, told = await self._repository.load_told(item.pusher)
         now = self._clock()
         digest = await self._digests.compose(user_id, after, {room.room: room for room in told}, now)
-        if digest.rooms and not pusher.is_gone:
+        is_sent = bool(digest.rooms) and not pusher.is_gone
+        if is_sent:
             await self._send(pusher, digest)
         now_told = [self._told(room.room, room.newest, room.before, now) for room in digest.rooms]
         await self._repository.finish(item.pusher, item.due_ts, digest.next_due_ts, now_told, failures=0)
         pusher.failures = 0
-        return digest.next_due_ts
+        return is_sent, digest.next_due_ts
 
     async def _send(self, pusher: Pusher, digest: Digest) -> None:
         unsubscribe = self._links.unsubscribe(pusher.row.pusher)
