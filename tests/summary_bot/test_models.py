@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
+from appservices.summary_bot.engines.models.cache import MIN_KNOWN
 from appservices.summary_bot.engines.models.chunks import OVERLAP_MESSAGES
 from appservices.summary_bot.engines.models.folding import MAX_FACTS
 from tests.summary_bot.model_server import Items, ModelServer, honest_facts, model_server, provider
@@ -151,8 +152,9 @@ async def test_a_second_summary_pays_only_for_what_is_new(site: Site, model: Mod
         model.requests.clear()
         await alice.user.send(room_id, "!summary 2h")
         await alice.wait_answer("123 of 123 messages", without=room_id)
-        assert len(model.requests) == 2
-        assert len(model.seen) <= 3 + OVERLAP_MESSAGES
+        assert len(model.requests) in (2, 3)  # two where the new messages do not end a chunk, as nearly always
+        # Where chunks end follows from the IDs of events: a last one of a few messages is shown whole again.
+        assert len(model.seen) < 3 + max(OVERLAP_MESSAGES + 1, MIN_KNOWN)
         assert model.input_tokens < 0.4 * first
         pool = bot.bot.database.pool
         assert await pool.fetchval("SELECT count(DISTINCT fold) FROM fold_parts") == 2
