@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -78,7 +79,9 @@ def link_of(mail: EmailMessage) -> str:
 
 
 @asynccontextmanager
-async def mailbox_started(port: int = 0, **options: Any) -> AsyncIterator[tuple[Mailbox, int]]:
+async def mailbox_started(
+    port: int = 0, tls_from_the_start: ssl.SSLContext | None = None, **options: Any
+) -> AsyncIterator[tuple[Mailbox, int]]:
     """A server on a socket, and its port."""
     mailbox = Mailbox()
     options = {"enable_SMTPUTF8": True, "hostname": "smtp.test", **options}
@@ -89,7 +92,7 @@ async def mailbox_started(port: int = 0, **options: Any) -> AsyncIterator[tuple[
         connections.append(SMTP(mailbox, loop=loop, **options))
         return connections[-1]
 
-    server = await loop.create_server(connect, "127.0.0.1", port)
+    server = await loop.create_server(connect, "127.0.0.1", port, ssl=tls_from_the_start)
     try:
         yield mailbox, server.sockets[0].getsockname()[1]
     finally:

@@ -44,3 +44,33 @@ async def test_mails_go_by_tls_to_whom_it_trusts_with_a_password(tmp_path: Path)
                 assert password not in str(failed.value)
             await client.close()
         assert len(mailbox.to("bob@example.org")) == 2
+
+
+async def test_tls_from_the_start_is_spoken_before_any_greeting(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority.certificate("localhost"))
+    options = {"authenticator": is_right, "auth_require_tls": False}  # aiosmtpd knows of STARTTLS alone
+    async with mailbox_started(tls_from_the_start=context, **options) as (mailbox, port):
+        right = Email(
+            host="localhost",
+            port=port,
+            tls="tls",
+            ca_file=authority.ca_file,
+            from_address="noreply@weft.test",
+            username="weft",
+            password=Secret("right"),
+        )
+        client = SmtpClient(right)
+        await client.send("bob@example.org", MAIL)
+        await client.close()
+        untrusting = SmtpClient(dataclasses.replace(right, ca_file=None))
+        with pytest.raises(MailUnreachable):
+            await untrusting.send("bob@example.org", MAIL)
+        await untrusting.close()
+    async with mailbox_started() as (plain, port):  # one that does not speak TLS is told nothing in the clear
+        client = SmtpClient(dataclasses.replace(right, port=port, timeout_ms=500))
+        with pytest.raises(MailUnreachable):
+            await client.send("bob@example.org", MAIL)
+        await client.close()
+    assert (len(mailbox.to("bob@example.org")), len(plain.to("bob@example.org"))) == (1, 0)
