@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -114,7 +114,7 @@ class IncomingEvents:
         reason = None if is_admitted(room, origin) else "Your server is kept out of this room"
         lacked_members = room.partial is not None
         verified = await self._recommended(room, await self._verification.verify(events, room.version))
-        taken: list[Done] = []
+        taken: Sequence[Done] = ()
         async with self._queue(origin, room_id):
             async with self.lock(room_id):
                 if reason is None and (held := await self._hold(origin, room_id, verified)) is not None:
@@ -122,39 +122,64 @@ class IncomingEvents:
                     return
             if lacked_members:  # only now is it known if its policy server is in it
                 verified = await self._recommended(await self._room(room_id), verified)
-            waiting = deque(zip(events, verified, strict=True))
-            await self._load_known(one for _, one in waiting)
-            while waiting:
-                event, one = waiting.popleft()
+            for event, one in zip(events, verified, strict=True):
                 if isinstance(one, InvalidPdu):
                     if (event_id := _event_id(event, room)) is not None:
                         results[event_id] = {"error": str(one)}
-                    continue
-                event_id = one.pdu.event_id
-                results[event_id] = {}
-                try:
-                    if reason is not None:
-                        raise Dropped(reason)
-                    done, is_complete = await self._receive_at_once(room_id, one)
-                    if not is_complete:
-                        done = await self._receive_with_gap(origin, room_id, one)
-                        await self._load_known(one for _, one in waiting)  # that took its time
-                    if done is not None:
-                        taken.append(done)
-                except MembersUnknown:
-                    async with self.lock(room_id):
-                        results.update(await self._hold(origin, room_id, [one]) or {})
-                except (Dropped, RemoteFailure) as error:
-                    log.info("an event was dropped", event_id=event_id, origin=origin, reason=str(error))
-                    results[event_id] = {"error": str(error)}
-                except Unresolvable as error:
-                    log.error("an event has no place in its room", event_id=event_id, room_id=room_id, exc_info=error)
-                    results[event_id] = {"error": error.message}
+                else:
+                    results[one.pdu.event_id] = {} if reason is None else {"error": reason}
+            if reason is None:
+                good = deque(one for one in verified if isinstance(one, Verified))
+                taken = await self._receive_in_order(origin, room_id, good, results)
         if taken:
             await asyncio.wait(taken)
         for done in taken:
             if done.cancelled() or done.exception() is not None:
                 raise MatrixError(503, "M_UNKNOWN", "The events could not be stored")
+
+    async def _receive_in_order(
+        self, origin: str, room_id: str, waiting: deque[Verified], results: dict[str, dict[str, Any]]
+    ) -> list[Done]:
+        """Takes in events one after another; where something is missing before one, others have the room meanwhile."""
+        taken: list[Done] = []
+        await self._load_known(waiting)
+        while waiting:
+            one = await self._receive_until_gap(origin, room_id, waiting, results, taken)
+            if one is None:
+                break
+            with _noting(origin, one.pdu.event_id, results):
+                try:
+                    if (done := await self._receive_with_gap(origin, room_id, one)) is not None:
+                        taken.append(done)
+                except MembersUnknown:
+                    async with self.lock(room_id):
+                        results.update(await self._hold(origin, room_id, [one]) or {})
+            await self._load_known(waiting)  # that took its time
+        return taken
+
+    async def _receive_until_gap(
+        self,
+        origin: str,
+        room_id: str,
+        waiting: deque[Verified],
+        results: dict[str, dict[str, Any]],
+        taken: list[Done],
+    ) -> Verified | None:
+        """Takes in events up to one before which something is missing: that one, if there is any."""
+        async with self.lock(room_id):
+            while waiting:
+                one = waiting.popleft()
+                with _noting(origin, one.pdu.event_id, results):
+                    try:
+                        done, is_complete = await self._receive_at_once(room_id, one)
+                    except MembersUnknown:
+                        results.update(await self._hold(origin, room_id, [one]) or {})
+                        continue
+                    if not is_complete:
+                        return one
+                    if done is not None:
+                        taken.append(done)
+        return None
 
     async def _recommended(
         self, room: Room, verified: Sequence[Verified | InvalidPdu]
@@ -214,26 +239,27 @@ class IncomingEvents:
 
         `is_locked`: the caller holds the room's lock, and nobody has the room while that is fetched.
         """
-        done, is_complete = await self._receive_at_once(room_id, one, is_locked=is_locked)
+        async with nullcontext() if is_locked else self.lock(room_id):
+            done, is_complete = await self._receive_at_once(room_id, one)
         return done if is_complete else await self._receive_with_gap(origin, room_id, one, is_locked=is_locked)
 
-    async def _receive_at_once(
-        self, room_id: str, one: Verified, *, is_locked: bool = False
-    ) -> tuple[Done | None, bool]:
-        """Takes in one event, if it is known what it stands on: whether that is so. Raises Dropped."""
+    async def _receive_at_once(self, room_id: str, one: Verified) -> tuple[Done | None, bool]:
+        """Takes in one event, if it is known what it stands on: whether that is so. The caller holds the room's lock.
+
+        Raises Dropped.
+        """
         if self._is_taken_in(one):
             return None, True
-        async with nullcontext() if is_locked else self.lock(room_id):
-            for _ in range(MAX_RELOADS):
-                room = await self._usable_room(room_id, is_locked=is_locked)
-                if one.is_recommended and (done := await self._receiving.on_tip(room, one.pdu)) is not None:
-                    return done, True
-                await self._receiving.settle(room)
-                if room.stale:
-                    continue
-                if await self._lacks(room, one):
-                    return None, False
-                return await self._receiving.take_in(room, one.pdu, is_recommended=one.is_recommended), True
+        for _ in range(MAX_RELOADS):
+            room = await self._usable_room(room_id)
+            if one.is_recommended and (done := await self._receiving.on_tip(room, one.pdu)) is not None:
+                return done, True
+            await self._receiving.settle(room)
+            if room.stale:
+                continue
+            if await self._lacks(room, one):
+                return None, False
+            return await self._receiving.take_in(room, one.pdu, is_recommended=one.is_recommended), True
         raise Dropped("The room cannot be loaded")
 
     async def _receive_with_gap(
@@ -262,7 +288,7 @@ class IncomingEvents:
         has_fetched_chain = False
         for _ in range(MAX_RELOADS):
             async with nullcontext() if is_locked else self.lock(room_id):
-                room = await self._usable_room(room_id, is_locked=is_locked)
+                room = await self._usable_room(room_id)
                 await self._receiving.settle(room)
                 if room.stale:
                     continue
@@ -311,10 +337,10 @@ class IncomingEvents:
             or not previous
         )
 
-    async def _usable_room(self, room_id: str, *, is_locked: bool) -> Room:
+    async def _usable_room(self, room_id: str) -> Room:
         """The room, if events can be judged there. Raises Dropped."""
         room = await self._room(room_id)
-        if room.partial is not None and not is_locked:
+        if room.partial is not None:
             raise MembersUnknown("It is not known any more who is in the room")
         return room
 
@@ -323,6 +349,19 @@ class IncomingEvents:
         if room is None:
             raise Dropped("This server is not in the room")
         return room
+
+
+@contextmanager
+def _noting(origin: str, event_id: str, results: dict[str, dict[str, Any]]) -> Iterator[None]:
+    """Notes why an event is not taken in."""
+    try:
+        yield
+    except (Dropped, RemoteFailure) as error:
+        log.info("an event was dropped", event_id=event_id, origin=origin, reason=str(error))
+        results[event_id] = {"error": str(error)}
+    except Unresolvable as error:
+        log.error("an event has no place in its room", event_id=event_id, exc_info=error)
+        results[event_id] = {"error": error.message}
 
 
 def is_admitted(room: Room, server_name: str) -> bool:

@@ -17,7 +17,7 @@ class Claim:
     def __init__(self, held: dict[str, Claim], event_ids: Collection[str]) -> None:
         self._held = held
         self._event_ids = event_ids
-        self._released = asyncio.Event()
+        self._released: asyncio.Event | None = None  # nobody waits for most
         for event_id in event_ids:
             assert event_id not in held, f"{event_id} is claimed already"
             held[event_id] = self
@@ -26,10 +26,13 @@ class Claim:
         """They are stored, or will not be."""
         for event_id in self._event_ids:
             del self._held[event_id]
-        self._released.set()
+        if self._released is not None:
+            self._released.set()
 
     async def wait(self) -> None:
         """Returns once they are."""
+        if self._released is None:
+            self._released = asyncio.Event()
         await self._released.wait()
 
 
