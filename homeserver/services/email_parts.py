@@ -60,6 +60,7 @@ def build_email(
         push.rules,
         around.unread_rows,
         around.receipts,
+        around.registry,
         around.user_rooms,
         around.events,
         server_name=config.server_name,

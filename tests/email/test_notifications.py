@@ -133,7 +133,8 @@ async def next_notification(post: Post, address: str, number: int = 1) -> str:
 async def test_one_mail_tells_of_what_was_not_read(post: Post) -> None:
     alice, address = await post.user("alice")
     bob, eve = await post.homeserver.register("bob"), await post.homeserver.register("eve")
-    (await bob.request("PUT", f"profile/{bob.user_id}/displayname", {"displayname": "Bob & <b>Co</b>"})).ok()
+    name = "Bob & <b>Co</b>\u202e \U0001f469\u200d\U0001f373"
+    (await bob.request("PUT", f"profile/{bob.user_id}/displayname", {"displayname": name})).ok()
     tea, quiet = await common_room(bob, alice, eve, name="Tea"), await common_room(bob, alice, name="Quiet\r\nX: 1")
     await say(bob, tea, "of before there was anything to notify of", msgtype="m.notice")
     await read(alice, quiet, await say(bob, quiet, "nothing of this"))
@@ -152,7 +153,7 @@ async def test_one_mail_tells_of_what_was_not_read(post: Post) -> None:
     assert "message <i>2</i>" not in text
     assert "(3 more before these)" in text
     assert "An encrypted message" in text
-    assert "Bob & <b>Co</b>, " in text
+    assert "Bob & <b>Co</b> \U0001f469\u200d\U0001f373, " in text, "nothing turns the direction of the text"
     assert f"https://matrix.to/#/{tea}/$" in text
     assert f"https://matrix.to/#/{cellar}/$" in text
     assert "Invites you to this room" in text
@@ -200,13 +201,18 @@ async def test_who_does_not_read_gets_mails_less_and_less_often(post: Post) -> N
     text = await next_notification(post, address, 3)
     assert "elsewhere" in text
     assert "number 2" not in text
-    post.wait(HOUR_MS - NOTIFY_AFTER_MS)
-    assert "number 2" in await next_notification(post, address, 4)
+    await say(bob, other, "elsewhere again")
+    await post.pass_time()
+    text = await next_notification(post, address, 4)
+    assert "elsewhere again" in text
+    assert "number 2" not in text
+    post.wait(HOUR_MS - 2 * NOTIFY_AFTER_MS)
+    assert "number 2" in await next_notification(post, address, 5)
     # Whoever has read is told as soon as at first.
     await read(alice, room_id, await say(bob, room_id, "number 3"))
     newest = await say(bob, room_id, "number 4")
     await post.pass_time()
-    text = await next_notification(post, address, 5)
+    text = await next_notification(post, address, 6)
     assert "number 4" in text
     assert "number 3" not in text
     assert newest in text

@@ -18,6 +18,8 @@ from homeserver.services.email.templates import Templates
 from matrix.third_party_ids import canonical_email
 
 MAX_SUBJECT_CHARS: Final = 150
+JOINERS: Final = "\u200c\u200d"
+"""What Persian and Indic words, and emoji of several parts, are written with."""
 # Lines may have 998 bytes and not all of them arrive as 8 bits: the text is encoded if need be. Headers are not folded:
 # the links in them would be encoded as if they were words, which no mail program reads.
 _POLICY: Final = SMTP.clone(cte_type="7bit", max_line_length=990)
@@ -59,6 +61,8 @@ class Writer:
 def one_line(text: str, max_chars: int) -> str:
     """A text of somebody's on one line: without what controls the line, or turns the direction in which it is read."""
     kept = "".join(" " if unicodedata.category(char) in ("Zs", "Zl", "Zp", "Cc") else char for char in text[:4096])
-    kept = "".join(char for char in kept if unicodedata.category(char) not in ("Cf", "Cs", "Co", "Cn"))
+    kept = "".join(
+        char for char in kept if unicodedata.category(char) not in ("Cf", "Cs", "Co", "Cn") or char in JOINERS
+    )
     kept = " ".join(kept.split())
     return kept if len(kept) <= max_chars else f"{kept[: max_chars - 1]}…"

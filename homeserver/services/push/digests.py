@@ -16,6 +16,7 @@ from homeserver.services.push.notification import Notifications, stripped_state
 from homeserver.services.push.rules import UsersRules
 from homeserver.services.receipts import Receipts
 from homeserver.services.rooms.event_cache import EventCache
+from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
 from homeserver.services.rooms.user_rooms import UserRoom, UserRooms
 from homeserver.services.sync.summary import heroes_of
@@ -83,6 +84,7 @@ class Digests:
         rules: UsersRules,
         unread: UnreadRepository,
         receipts: Receipts,
+        registry: RoomRegistry,
         user_rooms: UserRooms,
         events: EventCache,
         *,
@@ -92,6 +94,7 @@ class Digests:
         self._rules = rules
         self._unread = unread
         self._receipts = receipts
+        self._registry = registry
         self._user_rooms = user_rooms
         self._events = events
         self._server_name = server_name
@@ -99,6 +102,11 @@ class Digests:
     async def compose(self, user_id: str, after: int, told: Mapping[int, MailedRoom], now: int) -> Digest:
         """What a user is to be told of what came after a position, and after what they were told of each room."""
         own_rooms = await self._own_rooms(user_id)
+        in_vain = {room.room: room for room in told.values() if not await self._has_read(own_rooms, user_id, room)}
+        waits = {number: room.mailed_ts + room.interval_ms for number, room in in_vain.items()}
+        # Rooms that wait are not looked at: a loud one would leave no place for others.
+        waiting = {number: ts for number, ts in waits.items() if ts > now}
+        own_rooms = {number: own for number, own in own_rooms.items() if number not in waiting}
         known = {number: max(after, told[number].up_to if number in told else 0) for number in own_rooms}
         begin = {number: max(known[number], own.position) for number, own in own_rooms.items()}
         positions = await self._unread.load_notifications(user_id, begin, before=FAR_AWAY, limit=MAX_EVENTS)
@@ -108,23 +116,17 @@ class Digests:
         positions.sort(reverse=True)
         loaded = await self._events.load(positions)
         rooms: list[RoomDigest] = []
-        waiting: list[int] = []
         by_room: dict[int, list[StoredEvent]] = {}
         for position in positions:
             by_room.setdefault(loaded[position].room, []).append(loaded[position])
         for number, events in by_room.items():
-            room_id, before = own_rooms[number].room_id, told.get(number)
-            shown = await self._unread_of(user_id, room_id, events)
+            before = in_vain.get(number)
+            shown = await self._unread_of(user_id, own_rooms[number].room_id, events)
             if not shown:
                 continue
             room, newest = shown[0][0], shown[0][1].position
-            if before is not None and await self._has_read(room, user_id, before.up_to):
-                before = None
-            if before is not None and now < before.mailed_ts + before.interval_ms:
-                waiting.append(before.mailed_ts + before.interval_ms)
-                continue
             rooms.append(await self._room_digest(user_id, room, [event for _, event in shown], newest, before, now))
-        return Digest(rooms, min(waiting, default=None))
+        return Digest(rooms, min(waiting.values(), default=None))
 
     async def _own_rooms(self, user_id: str) -> dict[int, UserRoom]:
         rooms = (await self._user_rooms.load(user_id)).values()
@@ -147,12 +149,16 @@ class Digests:
                 found.append((room, shown))
         return found
 
-    async def _has_read(self, room: Room, user_id: str, up_to: int) -> bool:
-        """Whether a user has read what they were told of last."""
-        if room.membership(user_id) != "join":
+    async def _has_read(self, own_rooms: Mapping[int, UserRoom], user_id: str, told: MailedRoom) -> bool:
+        """Whether a user has read what they were told of last, or has left."""
+        own = own_rooms.get(told.room)
+        if own is None:
+            return True
+        room = await self._registry.load(own.room_id) if own.membership == "join" else None
+        if room is None:
             return False
         read = await self._receipts.read_up_to(room, user_id)
-        return max(read.position, *read.threads.values(), 0) >= up_to
+        return max(read.position, *read.threads.values(), 0) >= told.up_to
 
     async def _room_digest(
         self,

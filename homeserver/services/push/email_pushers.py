@@ -3,7 +3,7 @@
 1. The first event that notifies a user sets their pusher to look some minutes later. What follows changes nothing.
 2. When it looks, it tells of everything that is unread, in one mail (`digests`). A room of which it has told before,
    and which was not read since, waits: longer each time, up to a day.
-3. A pusher that has looked is set again by the next event, or for the first room that waits.
+3. A pusher that has looked is set for the first room that waits, and by the next event, if that is sooner.
 
 The times are in the database: a mail that was due when the server stopped, or while the SMTP server was down, is late.
 Whoever is to be told is known by the position, so that nothing is told of twice, unless the server dies between the
@@ -65,9 +65,10 @@ class EmailPushers:
     async def note(self, user: UserPushers, position: int) -> None:
         """Notes that an event notifies a user."""
         for pusher in user.pushers:
-            if pusher.row.kind == EMAIL and pusher.mail_due_ts is None:
-                wait_ms = self._config.notify_after_ms * 2 ** min(pusher.failures, MAX_DOUBLINGS)
-                due_ts = self._clock() + wait_ms
+            if pusher.row.kind != EMAIL:
+                continue
+            due_ts = self._clock() + self._config.notify_after_ms * 2 ** min(pusher.failures, MAX_DOUBLINGS)
+            if pusher.mail_due_ts is None or pusher.mail_due_ts > due_ts:  # it waits for a room that was told in vain
                 await self._repository.arm(pusher.row.pusher, due_ts, after=position - 1)
                 pusher.mail_due_ts = due_ts
                 self.on_armed()
