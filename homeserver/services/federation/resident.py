@@ -97,13 +97,14 @@ class Resident:
             unsigned.pop("event_id", None)
         return {"room_version": room.version.identifier, "event": {**unsigned, "origin": self._server_name}}
 
-    async def access_room(self, origin: str, room_id: str, *, whole: bool = True) -> Room:
+    async def access_room(self, origin: str, room_id: str, *, whole: bool = True, may_have_left: bool = False) -> Room:
         """A room that this server is in and that lets the other server in. Raises NotFound, Forbidden.
 
-        With `whole`, a room whose members are not all known here is left to other servers.
+        With `whole`, a room whose members are not all known here is left to other servers; with `may_have_left`, this
+        server need not be in it any more.
         """
         room = await self._access.access_room(room_id)
-        if not room.local_joined:
+        if not room.local_joined and not may_have_left:
             raise NotFound("This server is not in the room")
         if whole and room.partial is not None:
             raise NotFound("This server does not know yet who is in the room")
