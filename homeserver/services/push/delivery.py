@@ -64,10 +64,10 @@ class Delivery:
     def tell_count(self, user: UserPushers, *, only_known: bool = False) -> None:
         """Lets a user's pushers tell how much is unread, if they have told otherwise before.
 
-        `only_known`: but those of which it is not known what they have told.
+        `only_known`: but those of which it is not known what they have told, and that are not about to tell it.
         """
         for pusher in user.pushers:
-            is_known = pusher.told_count is not None
+            is_known = pusher.told_count is not None or pusher.is_busy
             if pusher.row.kind == HTTP and pusher.wants_counts and (is_known or not only_known):
                 pusher.is_count_due = True
                 self._start(user, pusher)
