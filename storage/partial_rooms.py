@@ -18,6 +18,10 @@ COMPLETE_ROOMS = """
 UPDATE rooms r SET completed_position = new.position FROM unnest($1::int[], $2::bigint[]) AS new (room, position)
 WHERE r.room = new.room
 """
+ABANDON_ROOMS = """
+UPDATE rooms r SET lacking = r.lacking + int8multirange(int8range(new.ground, new.until))
+FROM unnest($1::int[], $2::bigint[], $3::bigint[]) AS new (room, ground, until) WHERE r.room = new.room
+"""
 COMPLETE_PARTIAL_ROOMS = "UPDATE partial_rooms SET is_complete = true WHERE room = ANY($1::int[])"
 HAS_COMPLETED = "SELECT EXISTS (SELECT FROM rooms WHERE room = $1 AND completed_position = $2)"
 
@@ -59,6 +63,15 @@ class CompletedRow(NamedTuple):
     position: int
 
 
+class AbandonedRow(NamedTuple):
+    """A room that everybody here left again before its members were known: its snapshots from `ground` on lack them for
+    ever, up to (and without) `until`."""
+
+    room: int
+    ground: int
+    until: int
+
+
 class HeldEvent(NamedTuple):
     """An event that another server sent to a room that was not complete. Its JSON is verified."""
 
@@ -89,6 +102,11 @@ async def complete_rooms(connection: asyncpg.Connection, rows: Sequence[Complete
     await connection.execute(COMPLETE_PARTIAL_ROOMS, rooms)
 
 
+async def abandon_rooms(connection: asyncpg.Connection, rows: Sequence[AbandonedRow]) -> None:
+    """Notes which snapshots lack members for ever."""
+    await connection.execute(ABANDON_ROOMS, *map(list, zip(*rows, strict=True)))
+
+
 class PartialRoomRepository:
     """Reads, and what no stream carries: the events that wait."""
 
@@ -102,8 +120,13 @@ class PartialRoomRepository:
     async def delete(self, room: int) -> None:
         """Forgets that a room was not complete, with all that is still held back."""
         async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute(DELETE_HELD_OF_ROOM, room)
-            await connection.execute(DELETE_PARTIAL_ROOM, room)
+            await _delete(connection, room)
+
+    async def abandon(self, row: AbandonedRow) -> None:
+        """The same for one whose members nobody will ask for any more."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await abandon_rooms(connection, [row])
+            await _delete(connection, row.room)
 
     async def hold(self, room: int, origin: str, events: Sequence[tuple[str, bytes]], *, limit: int) -> bool:
         """Keeps events, (ID, JSON) each, unless a room has as many as `limit` already: whether they are kept."""
@@ -120,3 +143,8 @@ class PartialRoomRepository:
     async def delete_held(self, numbers: Sequence[int]) -> None:
         """Forgets events that wait no more."""
         await self._pool.execute(DELETE_HELD, list(numbers))
+
+
+async def _delete(connection: asyncpg.Connection, room: int) -> None:
+    await connection.execute(DELETE_HELD_OF_ROOM, room)
+    await connection.execute(DELETE_PARTIAL_ROOM, room)

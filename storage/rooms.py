@@ -12,8 +12,8 @@ class RoomRow(NamedTuple):
     """A room this server knows. `room` is its number here, `room_id` its name everywhere.
 
     `completed_position` is that from which on all members have been known, 0 for ever; `partial_servers` are those that
-    are in a room whose members are not, which its snapshot `partial_ground` lacks, and None for all others. These are
-    not written with the room.
+    are in a room whose members are not, which its snapshot `partial_ground` lacks, and None for all others. `lacking`
+    are the snapshots that lack members for ever, from one up to another. These are not written with the room.
     """
 
     room: int
@@ -24,6 +24,7 @@ class RoomRow(NamedTuple):
     completed_position: int = 0
     partial_servers: Sequence[str] | None = None
     partial_ground: int = 0
+    lacking: Sequence[tuple[int, int]] = ()
 
 
 class AliasRow(NamedTuple):
@@ -82,7 +83,7 @@ ON CONFLICT (user_id, room) DO UPDATE
 SET position = excluded.position, membership = excluded.membership, forgotten = excluded.forgotten
 """
 ROOM_BY_ID = """
-SELECT room, room_id, version, creator, is_public, completed_position, p.servers, coalesce(p.ground, 0)
+SELECT room, room_id, version, creator, is_public, completed_position, p.servers, coalesce(p.ground, 0), lacking
 FROM rooms LEFT JOIN (SELECT room, servers, ground FROM partial_rooms WHERE NOT is_complete) p USING (room)
 WHERE room_id = $1
 """
@@ -176,7 +177,10 @@ class RoomRepository:
     async def load_room(self, room_id: str) -> RoomRow | None:
         """The room with this ID."""
         row = await self._pool.fetchrow(ROOM_BY_ID, room_id)
-        return RoomRow(*row) if row else None
+        if row is None:
+            return None
+        *columns, lacking = row
+        return RoomRow(*columns)._replace(lacking=[(part.lower, part.upper) for part in lacking])
 
     async def load_room_ids(self, rooms: Iterable[int]) -> dict[int, str]:
         """Room number -> room ID."""

@@ -32,8 +32,10 @@ from storage.federation import (
 )
 from storage.partial_rooms import (
     HAS_COMPLETED,
+    AbandonedRow,
     CompletedRow,
     PartialRoomRow,
+    abandon_rooms,
     complete_rooms,
     upsert_partial_rooms,
 )
@@ -115,6 +117,7 @@ class Writes:
     """Rows to be committed together, in the order of their positions. One is made for every event: a plain class."""
 
     __slots__ = (
+        "abandoned",
         "account_data",
         "aliases",
         "announced_devices",
@@ -178,6 +181,7 @@ class Writes:
         self.device_lists: list[DeviceListRow] = []
         self.announced_devices: list[AnnouncedDeviceRow] = []
         self.grounds: list[GroundRow] = []
+        self.abandoned: list[AbandonedRow] = []
         self.partial_rooms: list[PartialRoomRow] = []
         self.completions: list[CompletedRow] = []
 
@@ -223,6 +227,7 @@ KINDS = (
     "device_lists",
     "announced_devices",
     "grounds",
+    "abandoned",
     "partial_rooms",
     "completions",
 )
@@ -358,6 +363,8 @@ class StreamRepository:
                 await upsert_announced_devices(connection, rows)
             case "grounds":
                 await self._snapshots.rewrite_grounds(connection, rows)
+            case "abandoned":
+                await abandon_rooms(connection, rows)
             case "partial_rooms":
                 await upsert_partial_rooms(connection, rows)
             case "completions":

@@ -26,7 +26,7 @@ _numbers = itertools.count(1)
 
 
 class Host:
-    """A public room on a peer, which lets in whoever asks."""
+    """A public room on a peer, which lets in whoever asks. A join stands on `newest`."""
 
     def __init__(self, peer: Peer, homeserver: Homeserver) -> None:
         self.peer = peer
@@ -37,6 +37,7 @@ class Host:
         member = self.event("m.room.member", {"membership": "join"}, [create], [create], state_key=self.user_id)
         rules = self.event("m.room.join_rules", {"join_rule": "public"}, [member], [create, member])
         self.state = [create, member, rules]
+        self.newest = rules
         self.template: dict[str, Any] = {"room_version": "11"}
         self.invites_meanwhile = False
         self.followers: list[asyncio.Task[Answer]] = []
@@ -68,9 +69,9 @@ class Host:
             "sender": user_id,
             "state_key": user_id,
             "content": {"membership": "join"},
-            "prev_events": [self.state[-1].event_id],
+            "prev_events": [self.newest.event_id],
             "auth_events": [self.state[0].event_id, self.state[2].event_id],
-            "depth": self.state[-1].depth + 1,
+            "depth": self.newest.depth + 1,
         }
         return web.json_response({"event": event, **self.template})
 

@@ -51,6 +51,7 @@ class LargeRoom(Host):
             create, member = self.state[:2]
             self.members.append(self.event(MEMBER, {"membership": "ban"}, [], [create, member], state_key=banned))
         peer.handlers[f"/_matrix/federation/v1/state/{self.room_id}"] = self._state
+        peer.handlers[f"/_matrix/federation/v1/state_ids/{self.room_id}"] = self._state_ids
         peer.handlers["/_matrix/federation/v1/send/"] = self._receive
 
     def ghost(self, number: int) -> Pdu:
@@ -94,6 +95,12 @@ class LargeRoom(Host):
         assert request.query["event_id"] == self.join.event_id
         await self.gate.wait()
         return web.json_response(self.whole())
+
+    async def _state_ids(self, _request: web.BaseRequest) -> web.StreamResponse:
+        whole = self.whole()
+        ids = [parse_pdu(pdu, VERSION).event_id for pdu in (*whole["pdus"], self.join.json)]
+        chain = [parse_pdu(pdu, VERSION).event_id for pdu in whole["auth_chain"]]
+        return web.json_response({"pdu_ids": ids, "auth_chain_ids": chain})
 
     async def _receive(self, request: web.BaseRequest) -> web.StreamResponse:
         for pdu in (await request.json())["pdus"]:
@@ -293,3 +300,33 @@ async def test_a_restart_in_the_middle_loses_nothing(restart: Callable[[], Await
     alice.homeserver = await restart()
     # Who was away while the members came to be known is told them still.
     assert has_members(len(room.ghosts) + 1)(joined(await alice.sync(since), room.room_id))
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_states_of_a_stay_without_members_are_not_believed(
+    restart: Callable[[], Awaitable[Homeserver]], peer: Peer, restarts: bool
+) -> None:
+    homeserver = await restart()
+    alice = await homeserver.register("alice")
+    room = LargeRoom(peer, homeserver)
+    (await room.let_in(alice)).ok()
+    event_id = await alice.send(room.room_id, "first!")
+    mine = parse_pdu(await asyncio.wait_for(room.received.get(), 5), VERSION)
+    (await alice.in_room("POST", room.room_id, "leave", {})).ok()
+    if restarts:
+        alice.homeserver = await restart()
+    (await room.let_in(alice)).ok()
+    room.gate.set()
+    since = (await alice.sync())["next_batch"]
+    await sync_until(alice, since, room.room_id, has_members(3))
+    if restarts:
+        alice.homeserver = await restart()
+    # By the state after what alice said in her first stay nobody else is there.
+    said, answer = await room.say(room.ghosts[0], mine, "boo")
+    assert answer == {}
+    shown = await alice.in_room("GET", room.room_id, f"event/{encode(said.event_id)}")
+    assert shown.ok()["content"]["body"] == "boo"
+    ids = f"/_matrix/federation/v1/state_ids/{encode(room.room_id)}?event_id="
+    (await peer.ask(room.server_name, "GET", ids + encode(event_id))).error(404, "M_NOT_FOUND")
+    told = (await peer.ask(room.server_name, "GET", ids + encode(said.event_id))).ok()["pdu_ids"]
+    assert {ghost.event_id for ghost in room.ghosts} <= set(told)

@@ -68,7 +68,7 @@ class History:
         """The state before an event. Raises Forbidden, NotFound."""
         room = await self.access_room(origin, room_id, whole=True)
         event = await self.access_event(origin, event_id, room)
-        if not event.snapshot:
+        if not room.has_state_of(event):
             raise NotFound("The state at this event is not known")
         if origin not in room.servers and not await self._may_see(origin, room, event):
             raise Forbidden("Your server was not in the room then")

@@ -329,13 +329,8 @@ class IncomingEvents:
     async def _is_missing_events(self, room: Room, one: Verified) -> bool:
         """Whether events that the event stands on are not known, or not the state after them."""
         previous = await self._events.load_ids(one.pdu.prev_events)
-        return (
-            not all(
-                (event := previous.get(event_id)) is not None and event.room == room.room and event.snapshot
-                for event_id in one.pdu.prev_events
-            )
-            or not previous
-        )
+        known = [event for event in previous.values() if room.can_build_on(event)]
+        return not known or len(known) < len(set(one.pdu.prev_events))
 
     async def _usable_room(self, room_id: str) -> Room:
         """The room, if events can be judged there. Raises Dropped."""

@@ -36,7 +36,7 @@ from homeserver.services.rooms.room import CREATE, MEMBER, NotLoaded, Room
 from homeserver.services.rooms.summaries import summary_row
 from homeserver.services.stream import Stream
 from storage.database import CONNECTION_ERRORS
-from storage.partial_rooms import CompletedRow, PartialRoomRepository, PartialRoomRow
+from storage.partial_rooms import AbandonedRow, CompletedRow, PartialRoomRepository, PartialRoomRow
 from storage.snapshots import GroundRow, SnapshotRepository
 from storage.stream import Writes
 
@@ -171,9 +171,13 @@ class PartialRooms:
             room = await self._registry.load(row.room_id)
             if room is not None and (room.local_joined or room.pending):
                 return False  # somebody is back, or coming
-            await self._repository.delete(row.room)
-            if room is not None and room.partial is not None:
-                room.complete(0)
+            if room is None or room.partial is None:
+                await self._repository.delete(row.room)
+            else:
+                # Nothing is under way in the room, and nothing comes into it while nobody is there.
+                abandoned = AbandonedRow(row.room, room.partial.ground, self._stream.current + 1)
+                await self._repository.abandon(abandoned)
+                room.abandon(abandoned.until)
         return True
 
     async def _fetch(self, row: PartialRoomRow, room: Room) -> dict[str, Revealed] | None:

@@ -134,12 +134,12 @@ class Receiving:
         async with self._claimed(room, pdu) as claimed:
             room.tip.extremities = []
             first = Writes()
+            if room.partial is not None:
+                first.abandoned.append(room.abandon(state_before.snapshot))
             if partial is not None:
                 room.lack_members(partial.ground, partial.servers)
                 first.partial_rooms.append(partial)
                 first.destinations += [DestinationRow(server, partial.ground) for server in partial.servers]
-            elif room.partial is not None:
-                room.complete(0)
             try:
                 claimed.done = await self._on_branch(room, pdu, RECEIVED, state_before, first=first)
             finally:
@@ -309,7 +309,7 @@ class Receiving:
         previous = await self._events.load_ids(pdu.prev_events)
         if not previous or len(previous) < len(set(pdu.prev_events)):
             raise Dropped("The events before this one cannot be had")
-        if any(event.room != room.room or not event.snapshot for event in previous.values()):
+        if not all(room.can_build_on(event) for event in previous.values()):
             raise Dropped("The events before this one cannot be had")
         snapshots = sorted({event.snapshot for event in previous.values()})
         return await self._branches.resolve(room, [State(snapshot) for snapshot in snapshots])

@@ -127,6 +127,7 @@ class RoomRegistry:
         for key, position in pinned.items():
             room.pin(key, loaded[position])
         room.completed_position = row.completed_position
+        room.lacking = list(row.lacking)
         if row.partial_servers is not None:
             room.lack_members(row.partial_ground, row.partial_servers)
             room.asked_members = None

@@ -20,6 +20,7 @@ from matrix.power_levels import PowerLevels
 from matrix.push_rules import MentionIndex, RoomContext
 from matrix.room_versions import RoomVersion
 from storage.events import StoredEvent
+from storage.partial_rooms import AbandonedRow
 from storage.user_data import ReceiptRow
 
 StateKey = tuple[str, str]
@@ -120,7 +121,8 @@ class Room:
     `resolved` tells of which keys' state changed, and at which position, without an event of their own: by resolution.
     `erased` are the members, of now or before, whose accounts are erased, and since when.
     `partial` is there while not all members are known; at `completed_position` they came to be known, and
-    `asked_members` had asked for them before (None: perhaps everybody).
+    `asked_members` had asked for them before (None: perhaps everybody). The snapshots from one of a pair of `lacking`
+    up to the other lack members for ever.
     `push_members` are the joined members who have pushers, None if that has not been found out; `ignoring` those with
     counts in memory who ignore somebody.
     """
@@ -146,6 +148,7 @@ class Room:
         self.is_expecting_servers = False
         self.resolved: dict[StateKey, int] = {}
         self.completed_position = 0
+        self.lacking: list[tuple[int, int]] = []
         self.asked_members: set[str] | None = None
         self.joined_count = 0
         self.invited_count = 0
@@ -228,15 +231,14 @@ class Room:
 
     def lack_members(self, ground: int, servers: Collection[str]) -> None:
         """Notes that not all members are known yet, but `servers` are in the room."""
-        if self.partial is not None:
-            self.complete(0)
+        assert self.partial is None, f"{self.room_id} lacks members already"
         self.partial = Partial(ground, servers)
         self.asked_members = set()
         for server in servers:
             self._count_server(server, 1)
 
     def complete(self, position: int) -> None:
-        """Notes that all members are known from a position on, or that the room was given up."""
+        """Notes that all members are known from a position on."""
         assert self.partial is not None, f"{self.room_id} lacks nobody"
         for server in self.partial.servers:
             self._count_server(server, -1)
@@ -245,6 +247,26 @@ class Room:
         self.partial = None
         self.completed_position = max(self.completed_position, position)
         self.changed_position = max(self.changed_position, position)
+
+    def abandon(self, until: int) -> AbandonedRow:
+        """Notes that nobody will ask for the members any more, whom all snapshots up to one lack."""
+        assert self.partial is not None, f"{self.room_id} lacks nobody"
+        row = AbandonedRow(self.room, self.partial.ground, until)
+        self.lacking.append((row.ground, until))
+        self.complete(0)
+        return row
+
+    def has_state_of(self, event: StoredEvent) -> bool:
+        """Whether the state after an event of this room is known, with all members."""
+        snapshot = event.snapshot
+        return bool(snapshot) and not any(ground <= snapshot < until for ground, until in self.lacking)
+
+    def can_build_on(self, event: StoredEvent) -> bool:
+        """Whether what stands on an event can be judged by the state after it.
+
+        Not on history (`backfill`), where the state after several branches is taken to be that of one of them.
+        """
+        return event.room == self.room and event.position > 0 and self.has_state_of(event)
 
     def reveal_member(self, user_id: str, position: int, membership: str) -> None:
         """Takes in a member event that was in the state all the time, and was not known."""

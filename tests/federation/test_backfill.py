@@ -1,0 +1,61 @@
+"""What was said in a room before anybody here was in it.
+
+https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
+"""
+
+from __future__ import annotations
+
+from matrix.pdu import build_pdu
+from tests.client import Homeserver
+from tests.client_api.support import encode
+from tests.federation.peer import Peer, json
+from tests.federation.test_hostile_rooms import VERSION, Host
+
+FEDERATION = "/_matrix/federation/v1"
+
+
+async def test_what_stands_on_history_is_judged_by_its_own_state(weft: Homeserver, peer: Peer) -> None:
+    """Two branches meet in the past: a ghost has joined on the first of them, and the second is what history shows."""
+    alice = await weft.register()
+    host = Host(peer, weft)
+    create, member, rules = host.state
+    ghost_id = f"@ghost:{peer.name}"
+    fields = {"room_version": VERSION, "room_id": host.room_id, "sender": ghost_id, "origin_server_ts": 1_700_000_000}
+    keys = {"server_name": peer.name, "signing_key": peer.key}
+    ghost = build_pdu(
+        **fields,
+        **keys,
+        type="m.room.member",
+        state_key=ghost_id,
+        content={"membership": "join"},
+        prev_events=[rules.reference],
+        auth_events=[create.reference, rules.reference],
+        depth=rules.depth + 1,
+    )
+    aside = host.event("m.room.message", {"body": "aside"}, [rules], [create, member], state_key=None)
+    merge = host.event("m.room.message", {"body": "together"}, [ghost, aside], [create, member], state_key=None)
+    host.state.append(ghost)
+    host.newest = merge
+    (await host.let_in(alice)).ok()
+    past = [merge, aside, ghost, rules, member, create]
+    peer.handlers[f"{FEDERATION}/backfill/{host.room_id}"] = json({"pdus": [pdu.json for pdu in past]})
+    page = (await alice.in_room("GET", host.room_id, "messages", dir="b", limit=50)).ok()
+    assert [event["event_id"] for event in page["chunk"]][-6:] == [pdu.event_id for pdu in past]
+
+    ids = {"pdu_ids": [pdu.event_id for pdu in host.state], "auth_chain_ids": [create.event_id, rules.event_id]}
+    peer.handlers[f"{FEDERATION}/state_ids/{host.room_id}"] = json(ids)
+    late = build_pdu(
+        **fields,
+        **keys,
+        type="m.room.message",
+        state_key=None,
+        content={"body": "I was there"},
+        prev_events=[merge.reference],
+        auth_events=[create.reference, ghost.reference],
+        depth=merge.depth + 1,
+    )
+    content = {"origin": peer.name, "origin_server_ts": 0, "pdus": [late.json]}
+    sent = await peer.ask(host.server_name, "PUT", f"{FEDERATION}/send/late", content)
+    assert sent.ok() == {"pdus": {late.event_id: {}}}
+    shown = await alice.in_room("GET", host.room_id, f"event/{encode(late.event_id)}")
+    assert shown.ok()["content"]["body"] == "I was there"
