@@ -50,7 +50,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 # A federation in virtual time: `make simulate SEED=1 ROUNDS=100`. A seed that fails says so, and replays exactly.
 simulate: $(VENV)/.installed-test
-	SEED=$(or $(SEED),1) ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest tests/simulation
+	SEED=$(or $(SEED),1) ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest --capture=no --timeout=0 tests/simulation
 
 clean:
 	rm -rf $(VENV) .synapse-venv .bench build dist *.egg-info

@@ -28,9 +28,9 @@ async def test_servers_converge(clones: Clones) -> None:
         for seed in seeds:
             is_well, output = await outcome_of(seed, clones)
             if not is_well:
-                failures.append(
-                    "\n".join([*output[-LAST_LINES:], f"replay it with: make simulate SEED={seed} ROUNDS=1"])
-                )
+                replay = f"replay it with: make simulate SEED={seed} ROUNDS=1"
+                failures.append("\n".join([*output[-LAST_LINES:], replay]))
+                print("A world fails,", replay, flush=True)
 
     await asyncio.gather(*(look() for _ in range(AT_ONCE)))
     assert not failures, "\n".join(failures)

@@ -255,14 +255,17 @@ class World:
         return False
 
     async def _last_words(self, room_id: str) -> None:
-        """Somebody of each server says something: what a server has missed it hears of now, and all branches meet."""
-        for _ in range(2):
+        """Two of each server say something: what a server has missed it hears of now, and all branches meet.
+
+        Two, since what one says may be soft-failed by others for ever, whose state theirs then becomes no part of.
+        """
+        for place in (0, -1):
             for server in self.servers:
                 assert server.server is not None
                 room = await server.server.access.find_resident_room(room_id)
-                speaker = next(iter(sorted(room.local_joined)), None) if room is not None else None
-                if room is None or speaker is None:
+                if room is None or not room.local_joined:
                     continue
+                speaker = sorted(room.local_joined)[place]
                 try:
                     await _message(server.server, speaker, room_id, "", self.rng.randrange(10**6), [])
                 except MatrixError:
