@@ -406,7 +406,16 @@ async def build_server(
     timelines.fill_back = federation.backfill.fill
     network.destinations.on_recovered.append(federation.sender.on_recovered)
     upgrades = Upgrades(
-        access, registry, authoring, events, rooms, profiles, succession.follow, missing_state, server_name=name
+        access,
+        registry,
+        authoring,
+        events,
+        rooms,
+        profiles,
+        succession.follow,
+        missing_state,
+        sending,
+        server_name=name,
     )
     upgrades.on_aliases_changed = aliases.on_changed = appservices.interest.forget
     return Server(

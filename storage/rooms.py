@@ -228,6 +228,11 @@ class RoomRepository:
         """The local aliases of a room, sorted."""
         return [row["alias"] for row in await self._pool.fetch(ALIASES_OF_ROOM, room)]
 
+    async def replace(self, row: ReplacementRow) -> None:
+        """Moves a room's aliases and listing to the one that takes its place."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await replace_rooms(connection, [row])
+
     async def delete_alias(self, alias: str) -> None:
         """Removes an alias, if it is there."""
         await self._pool.execute(DELETE_ALIAS, alias)

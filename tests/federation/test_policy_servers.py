@@ -175,3 +175,25 @@ async def test_nobody_is_let_in_whom_it_refuses(alice: User, peer: Peer) -> None
     (await peer.ask(here, "PUT", path, join.json)).error(403, "M_FORBIDDEN")
     (await state_event(alice, intruder.room_id, "m.room.member", user_id)).error(404, "M_NOT_FOUND")
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("version", ["11", "12"])
+async def test_a_room_is_upgraded_with_its_signature_or_not_at_all(alice: User, peer: Peer, version: str) -> None:
+    intruder, server = await guard(alice, peer)
+    alias = f"#old{version}:{name_of(alice.homeserver)}"
+    path = f"directory/room/{encode(alias)}"
+    (await alice.request("PUT", path, {"room_id": intruder.room_id})).ok()
+    server.key = OTHER_KEY
+    upgrade = {"new_version": version}
+    since = (await alice.sync())["next_batch"]
+    (await alice.in_room("POST", intruder.room_id, "upgrade", upgrade)).error(403, "M_FORBIDDEN")
+    rooms = (await alice.sync(since))["rooms"]
+    assert "join" not in rooms
+    assert (await alice.request("GET", path)).ok()["room_id"] == intruder.room_id
+    server.key, server.asked = KEY, []
+    new = (await alice.in_room("POST", intruder.room_id, "upgrade", upgrade)).ok()["replacement_room"]
+    assert [event["type"] for event in server.asked] == ["m.room.tombstone", "m.room.power_levels"]
+    tombstone = (await state_event(alice, intruder.room_id, "m.room.tombstone", "")).ok()
+    assert tombstone["replacement_room"] == new
+    assert (await alice.request("GET", path)).ok()["room_id"] == new
+    await alice.send(new, "here")

@@ -52,9 +52,9 @@ class GuardedSending:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._waiting: Counter[str] = Counter()
 
-    def guards(self, room: Room, drafts: Sequence[Draft]) -> bool:
-        """Whether any of these events needs a signature of a policy server."""
-        return any(self._policy_servers.must_ask(room, draft.type, draft.state_key) for draft in drafts)
+    def guards(self, room: Room, type: str, state_key: str | None) -> bool:
+        """Whether an event needs a signature of a policy server."""
+        return self._policy_servers.must_ask(room, type, state_key)
 
     async def author(self, room: Room, drafts: Callable[[Room], Sequence[Draft]]) -> list[StoredEvent]:
         """Makes events, has them signed and takes them in; returns when they are durable. Raises MatrixError."""

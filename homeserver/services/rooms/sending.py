@@ -28,8 +28,8 @@ MAX_COMPARED_ANNOTATIONS = 200
 class Guard(Protocol):
     """Sends into rooms where events need the signature of a policy server."""
 
-    def guards(self, room: Room, drafts: Sequence[Draft]) -> bool:
-        """Whether any of these events needs one."""
+    def guards(self, room: Room, type: str, state_key: str | None) -> bool:
+        """Whether an event needs one."""
 
     async def author(self, room: Room, drafts: Callable[[Room], Sequence[Draft]]) -> list[StoredEvent]:
         """Makes the events, one after another, as far as they are signed. Raises MatrixError."""
@@ -57,6 +57,10 @@ class Sending:
         self._missing = missing
         self.guard: Guard | None = None
 
+    def is_guarded(self, room: Room, type: str, state_key: str | None = None) -> bool:
+        """Whether an event needs a signature of a policy server."""
+        return self.guard is not None and self.guard.guards(room, type, state_key)
+
     async def author(self, room: Room, drafts: Callable[[Room], Sequence[Draft]]) -> list[StoredEvent]:
         """Makes the events that `drafts` wants, reading what is not in memory first; returns when they are durable.
 
@@ -70,7 +74,7 @@ class Sending:
                 wanted = drafts(room)
                 if not wanted:
                     return []
-                if self.guard is not None and self.guard.guards(room, wanted):
+                if self.guard is not None and any(self.is_guarded(room, one.type, one.state_key) for one in wanted):
                     return await self.guard.author(room, drafts)
                 made, done = self._authoring.author(room, wanted)
             except NotLoaded as missing:

@@ -9,7 +9,9 @@ https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
 4. Commit both rooms' events, the move of the aliases and that of the place in the directory in one transaction.
 5. Carry over the user's tags, as is done for everyone who joins the new room.
 
-Until 4 nothing is written, so that what fails leaves both the old room and its names as they were.
+Until 4 nothing is written, so that what fails leaves both the old room and its names as they were. Where a policy
+server has to sign the tombstone, which names the new room, that is there before it is asked: if it refuses, the user
+leaves the new room again, and the old one and its names are as they were, too.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from homeserver.logs import get_logger
 from homeserver.services.accounts.sessions import Requester
 from homeserver.services.errors import Forbidden, InvalidParam, MatrixError
 from homeserver.services.profiles import Profiles
@@ -29,11 +32,14 @@ from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.missing_state import MissingState
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import CREATE, POWER_LEVELS, NotLoaded, Room
+from homeserver.services.rooms.sending import Sending
 from matrix.identifiers import is_user_id
 from matrix.power_levels import DEFAULT_LEVELS, get_creators, parse_level
 from matrix.room_versions import ROOM_VERSIONS, RoomVersion
 from storage.rooms import ReplacementRow, RoomRepository, RoomRow
 from storage.stream import Writes
+
+log = get_logger(__name__)
 
 TOMBSTONE = "m.room.tombstone"
 TRANSFERRED = (
@@ -71,9 +77,11 @@ class Upgrades:
         profiles: Profiles,
         follow: Callable[[str, Room], Awaitable[None]],
         missing: MissingState,
+        sending: Sending,
         *,
         server_name: str,
     ) -> None:
+        self._sending = sending
         self._access = access
         self._registry = registry
         self._authoring = authoring
@@ -132,18 +140,45 @@ class Upgrades:
         levels = _power_levels(room, version, {user_id, *creators})
         if levels is not None:
             drafts.append(Draft("m.room.power_levels", user_id, levels, ""))
-        writes = Writes()
-        done = self._author(new, drafts, room, user_id, writes)
-        writes.rooms.append(RoomRow(new.room, new.room_id, version.identifier, user_id, False))
-        writes.replacements.append(ReplacementRow(room.room, new.room))
-        self._registry.add(new)
-        new.aliases.update(room.aliases)  # before its first events are told to those whom they interest
-        await done
+        if self._sending.is_guarded(room, TOMBSTONE, ""):
+            await self._replace_in_steps(room, new, drafts, user_id)
+        else:
+            await self._replace_at_once(room, new, drafts, user_id)
         room.aliases.clear()
         if self.on_aliases_changed is not None:
             self.on_aliases_changed(room)
         await self._follow(user_id, new)
         return new.room_id
+
+    async def _replace_at_once(self, room: Room, new: Room, drafts: Sequence[Draft], user_id: str) -> None:
+        writes = Writes()
+        done = self._author(new, drafts, room, user_id, writes)
+        writes.rooms.append(_row_of(new, user_id))
+        writes.replacements.append(ReplacementRow(room.room, new.room))
+        self._registry.add(new)
+        new.aliases.update(room.aliases)  # before its first events are told to those whom they interest
+        await done
+
+    async def _replace_in_steps(self, room: Room, new: Room, drafts: Sequence[Draft], user_id: str) -> None:
+        writes = Writes()
+        _, done = self._authoring.author(new, drafts, writes)
+        writes.rooms.append(_row_of(new, user_id))
+        self._registry.add(new)
+        await done
+        try:
+            await self._sending.author(room, lambda room: _farewell(room, user_id, new.room_id)[:1])
+        except MatrixError:
+            leave = Draft("m.room.member", user_id, {"membership": "leave"}, user_id)
+            await self._sending.author(new, lambda _: (leave,))
+            raise
+        await self._rooms.replace(ReplacementRow(room.room, new.room))
+        new.aliases.update(room.aliases)
+        try:
+            await self._sending.author(room, lambda room: _farewell(room, user_id, new.room_id)[1:])
+        except MatrixError as error:  # the old room has been replaced, if people may still speak there
+            log.info(
+                "the levels of a room that was replaced are not raised", room_id=room.room_id, reason=error.message
+            )
 
     def _author(
         self, new: Room, drafts: Sequence[Draft], room: Room, user_id: str, writes: Writes
@@ -154,6 +189,10 @@ class Upgrades:
             if error.errcode != "M_FORBIDDEN":
                 raise
             raise Forbidden(f"The room cannot be upgraded: {error.message}") from None
+
+
+def _row_of(room: Room, creator: str) -> RoomRow:
+    return RoomRow(room.room, room.room_id, room.version.identifier, creator, False)
 
 
 def _create_content(room: Room, version: RoomVersion, user_id: str, creators: Sequence[str]) -> dict[str, Any]:
