@@ -13,7 +13,8 @@ class RoomRow(NamedTuple):
 
     `completed_position` is that from which on all members have been known, 0 for ever; `partial_servers` are those that
     are in a room whose members are not, which its snapshot `partial_ground` lacks, and None for all others. `lacking`
-    are the snapshots that lack members for ever, from one up to another. These are not written with the room.
+    are the snapshots that lack members for ever, from one up to another; `entered_depth` is the depth of the join by
+    which this server came into the room, 0 for one of its own. These are not written with the room.
     """
 
     room: int
@@ -24,7 +25,15 @@ class RoomRow(NamedTuple):
     completed_position: int = 0
     partial_servers: Sequence[str] | None = None
     partial_ground: int = 0
+    entered_depth: int = 0
     lacking: Sequence[tuple[int, int]] = ()
+
+
+class EnteredRow(NamedTuple):
+    """This server has come into a room of others by a join of some depth."""
+
+    room: int
+    depth: int
 
 
 class AliasRow(NamedTuple):
@@ -83,9 +92,14 @@ ON CONFLICT (user_id, room) DO UPDATE
 SET position = excluded.position, membership = excluded.membership, forgotten = excluded.forgotten
 """
 ROOM_BY_ID = """
-SELECT room, room_id, version, creator, is_public, completed_position, p.servers, coalesce(p.ground, 0), lacking
+SELECT room, room_id, version, creator, is_public, completed_position, p.servers, coalesce(p.ground, 0),
+    entered_depth, lacking
 FROM rooms LEFT JOIN (SELECT room, servers, ground FROM partial_rooms WHERE NOT is_complete) p USING (room)
 WHERE room_id = $1
+"""
+ENTER_ROOMS = """
+UPDATE rooms r SET entered_depth = new.depth FROM unnest($1::int[], $2::bigint[]) AS new (room, depth)
+WHERE r.room = new.room
 """
 HAS_MEMBERSHIP = "SELECT EXISTS (SELECT FROM memberships WHERE user_id = $1 AND room = $2 AND position = $3)"
 ROOM_IDS = "SELECT room, room_id FROM rooms WHERE room = ANY($1::int[])"
@@ -136,6 +150,11 @@ SET_PUBLIC = "UPDATE rooms SET is_public = $2 WHERE room_id = $1"
 async def insert_rooms(connection: asyncpg.Connection, rows: Sequence[RoomRow]) -> None:
     """Writes rooms in one statement."""
     await connection.execute(INSERT_ROOMS, *map(list, zip(*(row[:5] for row in rows), strict=True)))
+
+
+async def enter_rooms(connection: asyncpg.Connection, rows: Sequence[EnteredRow]) -> None:
+    """Notes at what depths this server has come into rooms."""
+    await connection.execute(ENTER_ROOMS, *map(list, zip(*rows, strict=True)))
 
 
 async def insert_state_keys(connection: asyncpg.Connection, rows: Sequence[StateKeyRow]) -> None:

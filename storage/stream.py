@@ -44,11 +44,13 @@ from storage.relations import RelationRow, delete_relations, insert_relations
 from storage.rooms import (
     HAS_MEMBERSHIP,
     AliasRow,
+    EnteredRow,
     MembershipRow,
     ReplacementRow,
     ResolvedRow,
     RoomRow,
     StateKeyRow,
+    enter_rooms,
     insert_aliases,
     insert_rooms,
     insert_state_keys,
@@ -125,6 +127,7 @@ class Writes:
         "counting_modes",
         "destinations",
         "device_lists",
+        "entered",
         "events",
         "grounds",
         "memberships",
@@ -155,6 +158,7 @@ class Writes:
         self.events: list[StoredEvent] = []
         self.snapshots: list[NewSnapshot] = []
         self.rooms: list[RoomRow] = []
+        self.entered: list[EnteredRow] = []
         self.aliases: list[AliasRow] = []
         self.state_keys: list[StateKeyRow] = []
         self.resolved: list[ResolvedRow] = []
@@ -202,6 +206,7 @@ KINDS = (
     "events",
     "snapshots",
     "rooms",
+    "entered",
     "aliases",
     "state_keys",
     "resolved",
@@ -311,6 +316,8 @@ class StreamRepository:
                 await insert_snapshots(connection, await self._snapshots.plan(connection, rows))
             case "rooms":
                 await insert_rooms(connection, rows)
+            case "entered":
+                await enter_rooms(connection, rows)
             case "aliases":
                 await insert_aliases(connection, rows)
             case "state_keys":

@@ -1,14 +1,18 @@
-"""What was said in a room before anybody here was in it.
+"""What was said in a room before: before anybody here was in it, or before what has come already.
 
 https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
 """
 
 from __future__ import annotations
 
+import orjson
+from aiohttp import web
+
 from matrix.pdu import build_pdu
 from tests.client import Homeserver
 from tests.client_api.support import encode
 from tests.federation.peer import Peer, json
+from tests.federation.test_hostile_events import Intruder, is_shown
 from tests.federation.test_hostile_rooms import VERSION, Host
 
 FEDERATION = "/_matrix/federation/v1"
@@ -59,3 +63,40 @@ async def test_what_stands_on_history_is_judged_by_its_own_state(weft: Homeserve
     assert sent.ok() == {"pdus": {late.event_id: {}}}
     shown = await alice.in_room("GET", host.room_id, f"event/{encode(late.event_id)}")
     assert shown.ok()["content"]["body"] == "I was there"
+
+
+async def test_what_was_before_the_join_is_nothing_that_was_missed(weft: Homeserver, peer: Peer) -> None:
+    alice = await weft.register()
+    host = Host(peer, weft)
+    create, member, rules = host.state
+    (await host.let_in(alice)).ok()
+    lost = host.event("m.room.message", {"body": "lost"}, [host.welcome], [create, member], state_key=None)
+    found = host.event("m.room.message", {"body": "found"}, [lost], [create, member], state_key=None)
+    asked = []
+
+    async def missing(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(orjson.loads(await request.read()))
+        return web.json_response({"events": [pdu.json for pdu in (rules, lost)]})
+
+    peer.handlers[f"{FEDERATION}/get_missing_events/{host.room_id}"] = missing
+    content = {"origin": peer.name, "origin_server_ts": 0, "pdus": [found.json]}
+    (await peer.ask(host.server_name, "PUT", f"{FEDERATION}/send/missed", content)).ok()
+    shown = [await is_shown(alice, host.room_id, pdu.event_id) for pdu in (lost, found, rules)]
+    assert shown == [True, True, False]
+    assert [request["min_depth"] for request in asked] == [rules.depth + 1]
+
+
+async def test_what_comes_after_what_stands_on_it_is_not_built_upon(weft: Homeserver, peer: Peer) -> None:
+    alice = await weft.register()
+    room_id = await alice.create_room(preset="public_chat", room_version="11")
+    intruder = await Intruder.enter(peer, weft, room_id)
+    late = intruder.event()
+    early = intruder.event(prev_events=[late.reference], depth=late.depth + 1)
+    ids = [intruder.join.event_id, *(pdu.event_id for pdu in intruder.state.values())]
+    peer.handlers[f"{FEDERATION}/state_ids/{room_id}"] = json({"pdu_ids": ids, "auth_chain_ids": []})
+    (await intruder.send(early)).ok()
+    (await intruder.send(late)).ok()
+    assert [await is_shown(alice, room_id, pdu.event_id) for pdu in (early, late)] == [True, True]
+    event_id = await alice.send(room_id, "next")
+    (event,) = (await peer.ask(intruder.server_name, "GET", f"{FEDERATION}/event/{encode(event_id)}")).ok()["pdus"]
+    assert event["prev_events"] == [early.event_id]

@@ -57,14 +57,14 @@ class MissingEvents:
             "earliest_events": [extremity.reference.event_id for extremity in room.tip.extremities],
             "latest_events": [latest],
             "limit": MAX_MISSING_EVENTS,
-            # Beyond what this server has had of the room is history, which is fetched when somebody reads it.
-            "min_depth": min((event.pdu.depth for event in room.timeline), default=0),
+            # What was before this server's time in the room is history, which is fetched when somebody reads it.
+            "min_depth": room.entered_depth,
         }
         path = f"/_matrix/federation/v1/get_missing_events/{quote(room.room_id, safe='')}"
         answer = await self._transport.request(origin, "POST", path, content=content)
         events = list_of(origin, answer, "events", MAX_MISSING_EVENTS * 2)
         verified = await self._verified(events, room.version)
-        return sorted(verified, key=lambda one: one.pdu.depth)
+        return sorted((one for one in verified if one.pdu.depth >= room.entered_depth), key=lambda one: one.pdu.depth)
 
     async def fetch_event(self, origin: str, version: RoomVersion, event_id: str) -> Verified:
         """One event. Raises RemoteFailure."""

@@ -17,7 +17,7 @@ the room's own users from sending until they have their place: that takes millis
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from homeserver.services.rooms.branches import PENDING, Branches, State
 from homeserver.services.rooms.claims import Claim
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.missing_state import MissingState
-from homeserver.services.rooms.room import CREATE, POWER_LEVELS, NotLoaded, Room, StateKey
+from homeserver.services.rooms.room import CREATE, POWER_LEVELS, Extremity, NotLoaded, Room, StateKey
 from homeserver.services.stream import Stream
 from matrix.event_auth import Rejection, auth_event_keys, check_event_auth, redaction_applies
 from matrix.pdu import Pdu
@@ -37,6 +37,7 @@ from matrix.power_levels import PowerLevels
 from storage.events import EventKind, EventMove, StoredEvent
 from storage.federation import DestinationRow, FederationRepository, PendingRedaction
 from storage.partial_rooms import PartialRoomRow
+from storage.rooms import EnteredRow
 from storage.snapshots import GONE
 from storage.stream import Writes
 
@@ -44,7 +45,7 @@ log = get_logger(__name__)
 
 MAX_LOADS = 8
 MAX_ANCESTORS = 100
-"""How far back through events that are in no timeline extremities are looked for."""
+"""How many events are looked at, back from an event or from the extremities, for what extremities stand on."""
 
 MAX_AWAITED = 100_000
 """How many events that were redacted before they came are kept in mind."""
@@ -133,7 +134,9 @@ class Receiving:
         """
         async with self._claimed(room, pdu) as claimed:
             room.tip.extremities = []
+            room.entered_depth = pdu.depth
             first = Writes()
+            first.entered.append(EnteredRow(room.room, pdu.depth))
             if room.partial is not None:
                 first.abandoned.append(room.abandon(state_before.snapshot))
             if partial is not None:
@@ -341,17 +344,20 @@ class Receiving:
 
     async def _placement(self, room: Room, pdu: Pdu, before: State) -> Placement:
         """Where an event goes, and what becomes of the room's current state."""
+        replaces = await self._replaces(room, pdu, before)
         passed = await self._passed(pdu)
         beside = [extremity for extremity in room.tip.extremities if extremity.reference.event_id not in passed]
-        replaces = await self._replaces(room, pdu, before)
+        is_past = await self._is_past(beside, pdu)
         new = None
         after = before
-        if pdu.state_key is not None:
+        if pdu.state_key is not None and not is_past:
             key = pdu.state_key_pair
             new = StoredEvent(position=PENDING, room=room.room, pdu=pdu, snapshot=0)
             after = State(before.snapshot, {**before.changes, key: PENDING})
-        others = [State(snapshot) for snapshot in sorted({extremity.snapshot for extremity in beside})]
-        current = await self._branches.resolve(room, [*others, after], new) if beside else after
+        states = [State(snapshot) for snapshot in sorted({extremity.snapshot for extremity in beside})]
+        if not is_past:
+            states.append(after)
+        current = await self._branches.resolve(room, states, new)
         differences = await self._branches.differences(room, [State(room.tip.snapshot), current])
         positions = {key: values[1] for key, values in differences.items() if values[1] != PENDING}
         loaded = await self._events.load(position for position in positions.values() if position != GONE)
@@ -362,6 +368,7 @@ class Receiving:
             beside=beside,
             current={key: loaded.get(position) for key, position in positions.items()},
             is_current=any(values[1] == PENDING for values in differences.values()),
+            is_extremity=not is_past,
         )
 
     async def _replaces(self, room: Room, pdu: Pdu, before: State) -> int | None:
@@ -369,6 +376,22 @@ class Receiving:
         if pdu.state_key is None:
             return None
         return (await self._branches.load_keys(room, before, [pdu.state_key_pair])).get(pdu.state_key_pair)
+
+    async def _is_past(self, extremities: Sequence[Extremity], pdu: Pdu) -> bool:
+        """Whether any of these extremities stands on an event, which has come late then.
+
+        It is none itself, or the next event would have the room's state resolved with one of its past.
+        """
+        pending = {extremity.reference.event_id for extremity in extremities}
+        seen: set[str] = set()
+        while pending and len(seen) < MAX_ANCESTORS:
+            seen |= pending
+            loaded = await self._events.load_ids(pending)
+            deeper = [event for event in loaded.values() if event.pdu.depth > pdu.depth]
+            pending = {event_id for event in deeper for event_id in event.pdu.prev_events} - seen
+            if pdu.event_id in pending:
+                return True
+        return False
 
     async def _passed(self, pdu: Pdu) -> set[str]:
         """The events that are no extremities once this one is there: its predecessors, and theirs where they are

@@ -66,8 +66,9 @@ class Placement:
     """Where an event goes that does not stand on the tip.
 
     The state before it is `changes_before` (0: gone) on top of the snapshot `parent`, and `replaces` the position of
-    what it takes the place of there. `beside` are the extremities that remain beside it; `current` is what else
-    changes in the room's current state, of which the event is a part if `is_current`.
+    what it takes the place of there. `beside` are the extremities that remain beside it, which is one itself unless
+    they stand on it already (`is_extremity`); `current` is what else changes in the room's current state, of which the
+    event is a part if `is_current`.
     """
 
     parent: int
@@ -76,6 +77,7 @@ class Placement:
     beside: list[Extremity] = field(default_factory=list)
     current: StateChanges = field(default_factory=dict)
     is_current: bool = True
+    is_extremity: bool = True
 
 
 class Accepted(NamedTuple):
@@ -242,8 +244,9 @@ class Acceptance:
                 writes.snapshots.append(NewSnapshot(room_snapshot, tip.snapshot, numbered))
                 tip.snapshot = room_snapshot
             event.room_snapshot = tip.snapshot
-            event.extremities = [*(extremity.position for extremity in placement.beside), event.position]
-        tip.extremities = [*placement.beside, Extremity.of(event)]
+        tip.extremities = [*placement.beside, *([Extremity.of(event)] if placement.is_extremity else ())]
+        if placement.beside:
+            event.extremities = [extremity.position for extremity in tip.extremities]
         tip.depth = max(extremity.depth for extremity in tip.extremities)
         if room.local_joined:
             writes.resolved += [

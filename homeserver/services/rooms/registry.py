@@ -128,6 +128,7 @@ class RoomRegistry:
             room.pin(key, loaded[position])
         room.completed_position = row.completed_position
         room.lacking = list(row.lacking)
+        room.entered_depth = row.entered_depth
         if row.partial_servers is not None:
             room.lack_members(row.partial_ground, row.partial_servers)
             room.asked_members = None

@@ -122,7 +122,7 @@ class Room:
     `erased` are the members, of now or before, whose accounts are erased, and since when.
     `partial` is there while not all members are known; at `completed_position` they came to be known, and
     `asked_members` had asked for them before (None: perhaps everybody). The snapshots from one of a pair of `lacking`
-    up to the other lack members for ever.
+    up to the other lack members for ever. What is less deep than `entered_depth` was before this server's time there.
     `push_members` are the joined members who have pushers, None if that has not been found out; `ignoring` those with
     counts in memory who ignore somebody.
     """
@@ -149,6 +149,7 @@ class Room:
         self.resolved: dict[StateKey, int] = {}
         self.completed_position = 0
         self.lacking: list[tuple[int, int]] = []
+        self.entered_depth = 0
         self.asked_members: set[str] | None = None
         self.joined_count = 0
         self.invited_count = 0
