@@ -7,6 +7,7 @@ The servers are whole, with PostgreSQL and all; only time and the network are no
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -282,16 +283,13 @@ class World:
             return
         states = {server: await self._state_of(server, room) for server, room in rooms.items()}
         await self._check_by_history(room_id, rooms, states)
-        together = _holding_together(rooms)
-        differing = [
-            key
-            for key in sorted({key for name in together for key in states[name]})
-            if len({states[name].get(key) for name in together}) > 1
-        ]
-        if differing:
-            await self._describe(room_id, states, differing)
-        assert not differing, f"the servers differ in {differing} of {room_id}"
-        known = [await self._events(self._running(name), rooms[name]) for name in together]
+        for one, other in _holding_together(rooms):
+            keys = sorted({*states[one], *states[other]})
+            differing = [key for key in keys if states[one].get(key) != states[other].get(key)]
+            if differing:
+                await self._describe(room_id, states, differing)
+            assert not differing, f"{one} and {other} differ in {differing} of {room_id}"
+        known = [await self._events(self._running(name), room) for name, room in rooms.items()]
         missing = self.acknowledged - set().union(*known)
         if missing:
             await self._describe(room_id, states, ())
@@ -357,14 +355,15 @@ class World:
         return server
 
 
-def _holding_together(rooms: Mapping[str, Room]) -> list[str]:
-    """The servers that most of those which are in a room hold for being in it.
+def _holding_together(rooms: Mapping[str, Room]) -> list[tuple[str, str]]:
+    """The servers that hold each other for being in a room, two and two.
 
     State resolution may forget members who had joined when the room was still public, on a branch on which it is so no
     more: the others do not talk to their servers then, and nothing tells these.
     https://spec.matrix.org/v1.19/rooms/v12/#state-resolution
     """
-    return [name for name in rooms if 2 * sum(name in other.servers for other in rooms.values()) > len(rooms)]
+    pairs = itertools.combinations(rooms, 2)
+    return [(one, other) for one, other in pairs if one in rooms[other].servers and other in rooms[one].servers]
 
 
 def _requester(user_id: str) -> Requester:
