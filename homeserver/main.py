@@ -20,7 +20,7 @@ from config.schema import Config, Listener
 from federation.inbound.authentication import authenticate_origin
 from federation.inbound.routes import ROUTES as FEDERATION_ROUTES
 from homeserver.appservice_api.client import HttpServiceClient
-from homeserver.building import build_server
+from homeserver.building.server import build_server
 from homeserver.client_api.routes import ROUTES as CLIENT_ROUTES
 from homeserver.clock import Clock, now_ms
 from homeserver.http.context import Server

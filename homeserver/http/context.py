@@ -1,4 +1,4 @@
-"""What handlers work with: the services, put together by `homeserver.main`."""
+"""What handlers work with: the services, put together by `homeserver.building`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from homeserver.services.accounts.registration import Registration
 from homeserver.services.accounts.sessions import Sessions
 from homeserver.services.accounts.shared_secret import SharedSecretRegistration
 from homeserver.services.accounts.third_party_ids import ThirdPartyIds
-from homeserver.services.appservices.assembly import Appservices
+from homeserver.services.appservices.parts import Appservices
 from homeserver.services.encryption.cross_signing import CrossSigning
 from homeserver.services.encryption.dehydrated_devices import DehydratedDevices
 from homeserver.services.encryption.device_keys import DeviceKeys

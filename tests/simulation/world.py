@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from homeserver.appservice_api.client import HttpServiceClient
-from homeserver.building import build_server
+from homeserver.building.server import build_server
 from homeserver.http.context import Server
 from homeserver.http.push_gateway import HttpPushGateway
 from homeserver.services.accounts.sessions import Requester
