@@ -79,7 +79,7 @@ class Verification:
         wanted: dict[str, set[str]] = {}
         newest: dict[str, int] = {}
         for pdu in pdus:
-            for server in needed_signatures(pdu):
+            for server in {*needed_signatures(pdu), get_domain(pdu.sender)}:
                 wanted.setdefault(server, set()).update(_key_ids(pdu, server))
                 newest[server] = max(newest.get(server, 1), pdu.origin_server_ts)
         gate = asyncio.Semaphore(SERVERS_AT_ONCE)
@@ -160,12 +160,14 @@ def _key_ids(pdu: Pdu, server: str) -> list[str]:
 def check_event(pdu: Pdu, keys: Keys) -> Verified | InvalidPdu:
     """Check an event's signatures and its hash."""
     needed = needed_signatures(pdu)
+    if not content_hash_matches(pdu.json):
+        # "... the event is redacted before being processed further." What is left of an invitation by a third party is
+        # one of its sender, who must have signed it then.
+        pdu = Pdu(pdu.room_version, pdu.event_id, redact_event(pdu.json, pdu.room_version))
+        needed |= needed_signatures(pdu)
     for server in needed:
         if not any(_is_signed(pdu, server, keys.get((server, key_id))) for key_id in _key_ids(pdu, server)):
             return InvalidPdu(f"{server} has not signed the event with a key that can be had")
-    if not content_hash_matches(pdu.json):
-        # "... the event is redacted before being processed further."
-        return Verified(Pdu(pdu.room_version, pdu.event_id, redact_event(pdu.json, pdu.room_version)), needed)
     return Verified(pdu, needed)
 
 
