@@ -13,7 +13,7 @@ from matrix.signatures import SigningKey, sign_event
 from tests.client import Homeserver, User
 from tests.client_api.support import state_event
 from tests.federation.peer import Peer
-from tests.federation.test_hostile_events import enter
+from tests.federation.test_hostile_events import enter, is_shown
 
 
 @pytest.fixture
@@ -44,3 +44,15 @@ async def test_an_invitation_needs_a_signature_if_it_redeems_none(
     forged = {**invite.json, "hashes": {"sha256": "A" * 43}, "signatures": {}}
     await intruder.send(sign_event(forged, intruder.version, peer.name, peer.key))
     (await state_event(alice, intruder.room_id, "m.room.member", friend)).error(404, "M_NOT_FOUND")
+
+
+async def test_auth_events_that_are_named_twice_authorise_nothing(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    auth = [intruder.state["m.room.create", ""], intruder.state["m.room.power_levels", ""], intruder.join]
+    on_tip = intruder.event(auth_events=[pdu.reference for pdu in (*auth, auth[1])])
+    await intruder.send(on_tip)
+    await alice.send(intruder.room_id, "meanwhile")
+    aside = intruder.event(auth_events=[pdu.reference for pdu in (*auth, auth[0])])
+    await intruder.send(aside)
+    for event in (on_tip, aside):
+        assert not await is_shown(alice, intruder.room_id, event.event_id)

@@ -179,8 +179,8 @@ class Backfill:
         return True
 
     def _is_allowed(self, pdu: Pdu, known: Mapping[str, StoredEvent]) -> bool:
-        auth_events = [known[event_id] for event_id in dict.fromkeys(pdu.auth_events) if event_id in known]
-        if len(auth_events) < len(set(pdu.auth_events)):
+        auth_events = [known[event_id] for event_id in pdu.auth_events if event_id in known]
+        if len(auth_events) < len(pdu.auth_events):
             return False
         return check_by_auth_events(pdu, auth_events, known) is None
 

@@ -160,9 +160,8 @@ class Receiving:
                 return None
             try:
                 state = self._tip_state(room, pdu)
-                if {auth.event_id for key, auth in state.items() if key != CREATE or _names_create(pdu)} != set(
-                    pdu.auth_events
-                ):
+                auth_ids = [auth.event_id for key, auth in state.items() if key != CREATE or _names_create(pdu)]
+                if sorted(auth_ids) != sorted(pdu.auth_events):
                     return None
                 if check_event_auth(pdu, state, power_levels=room.power_levels, verified_servers=None) is not None:
                     return None
@@ -321,8 +320,8 @@ class Receiving:
         """Checks 4 and 5: by the event's auth events, and by the state before it. Raises Dropped."""
         create_id = create_event_id(pdu)
         known = await self._events.load_ids({*pdu.auth_events, *([create_id] if create_id else ())})
-        auth_events = [known[event_id] for event_id in dict.fromkeys(pdu.auth_events) if event_id in known]
-        if len(auth_events) < len(set(pdu.auth_events)):
+        auth_events = [known[event_id] for event_id in pdu.auth_events if event_id in known]
+        if len(auth_events) < len(pdu.auth_events):
             raise Dropped("The auth events of this one cannot be had")
         rejection = check_by_auth_events(pdu, auth_events, known)
         if rejection is not None:
