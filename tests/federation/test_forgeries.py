@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
+from config.schema import Caches
+from homeserver.services.federation.outliers import Packed
+from homeserver.services.federation.verification import Verified
 from matrix.signatures import SigningKey, sign_event
 from tests.client import Homeserver, User
-from tests.client_api.support import state_event
+from tests.client_api.support import encode, state_event
+from tests.federation.conftest import MakeServer
 from tests.federation.peer import Peer
 from tests.federation.test_hostile_events import enter, is_shown
 
@@ -56,3 +60,51 @@ async def test_auth_events_that_are_named_twice_authorise_nothing(alice: User, p
     await intruder.send(aside)
     for event in (on_tip, aside):
         assert not await is_shown(alice, intruder.room_id, event.event_id)
+
+
+async def test_an_id_that_another_event_has_is_not_given_to_this_one(alice: User, peer: Peer) -> None:
+    intruder, other = await enter(alice, peer, "1"), await enter(alice, peer, "1")
+    assert alice.homeserver.running is not None
+    server = alice.homeserver.running.server
+    room = await server.access.access_joined_room(alice.user_id, other.room_id)
+    fields = {"content": {"membership": "join"}, "state_key": intruder.user_id, "opaque_id": "chosen"}
+    first = other.event("m.room.member", **fields)
+    await server.federation.outliers.persist(room.room, [Verified(first, frozenset())])
+    for sender in (intruder, other):
+        second = sender.event(opaque_id="chosen")
+        assert "error" in (await sender.send(second)).ok()["pdus"][first.event_id]
+    known = await server.events.load_id(first.event_id)
+    assert (known.pdu.json, known.room) == (first.json, room.room)
+    twin = intruder.event("m.room.member", **fields)
+    here = await server.access.access_joined_room(alice.user_id, intruder.room_id)
+    packed = {twin.event_id: Packed.of(twin)}
+    placed = await server.federation.outliers.persist_packed(here.room, here.version, packed)
+    assert placed[twin.event_id].key is None
+
+
+async def test_a_join_that_is_known_from_a_state_already_is_taken_in_once(
+    make_server: MakeServer, peer: Peer
+) -> None:
+    few = 16
+    weft = await make_server(caches=Caches(rooms=few, events=few, snapshots=few, tokens=few, users=few))
+    alice = await weft.register()
+    intruder, other = await enter(alice, peer), await enter(alice, peer)
+    assert weft.running is not None
+    server = weft.running.server
+    room = await server.access.access_joined_room(alice.user_id, intruder.room_id)
+    friend = f"@friend:{peer.name}"
+    rules = [intruder.state[type, ""] for type in ("m.room.create", "m.room.power_levels", "m.room.join_rules")]
+    join = intruder.event(
+        "m.room.member",
+        {"membership": "join"},
+        sender=friend,
+        state_key=friend,
+        auth_events=[pdu.reference for pdu in rules],
+    )
+    await server.federation.outliers.persist(room.room, [Verified(join, frozenset())])
+    for number in range(2 * few):  # until it has gone out of memory
+        await alice.send(other.room_id, str(number))
+    assert server.events.known(join.event_id) is None
+    path = f"/_matrix/federation/v2/send_join/{encode(intruder.room_id)}/{encode(join.event_id)}"
+    (await peer.ask(intruder.server_name, "PUT", path, join.json)).ok()
+    assert (await state_event(alice, intruder.room_id, "m.room.member", friend)).ok()["membership"] == "join"

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from homeserver.logs import get_logger
 from homeserver.services.federation.missing_events import MissingEvents, list_of
-from homeserver.services.federation.outliers import check_by_auth_events, create_event_id
+from homeserver.services.federation.outliers import check_by_auth_events, create_event_id, is_same
 from homeserver.services.federation.verification import Verification, Verified
 from homeserver.services.remote import RemoteFailure, Transport
 from homeserver.services.rooms.acceptance import redact_stored
@@ -118,7 +118,7 @@ class Backfill:
         checked = await self._verification.verify(list_of(server, answer, "pdus", 2 * CHUNK_EVENTS), room.version)
         pdus = [one.pdu for one in checked if isinstance(one, Verified) and one.pdu.room_id == room.room_id]
         known = await self._events.load_ids({pdu.event_id for pdu in pdus})
-        new = [pdu for pdu in pdus if not ((event := known.get(pdu.event_id)) and event.snapshot)]
+        new = [pdu for pdu in pdus if _is_new(pdu, known.get(pdu.event_id))]
         ordered = in_order(new)
         if not ordered:
             return False
@@ -127,7 +127,7 @@ class Backfill:
         event_ids = [pdu.event_id for pdu in ordered]
         async with self._events.claims.holding(event_ids):
             known = await self._events.load_ids(event_ids)  # what was fetched around them may have brought some
-            still_new = [pdu for pdu in ordered if not ((event := known.get(pdu.event_id)) and event.snapshot)]
+            still_new = [pdu for pdu in ordered if _is_new(pdu, known.get(pdu.event_id))]
             return await self._persist(room, still_new, before, known)
 
     async def _fetch_auth_events(self, server: str, room: Room, pdus: Sequence[Pdu]) -> None:
@@ -242,6 +242,11 @@ class Backfill:
                 self._events.move(outlier.position, event)
             if event.position not in redacted:  # of a redacted one the database has the form to show
                 self._events.add(event)
+
+
+def _is_new(pdu: Pdu, known: StoredEvent | None) -> bool:
+    """Whether the place of an event in history is not known yet."""
+    return known is None or (not known.snapshot and is_same(known.pdu, pdu))
 
 
 def _stands_on(

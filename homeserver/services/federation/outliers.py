@@ -19,7 +19,7 @@ from homeserver.services.rooms.room import CREATE, MEMBER, Room, StateKey
 from homeserver.services.stream import Stream
 from matrix.event_auth import Rejection, check_auth_event_selection, check_event_auth
 from matrix.pdu import Pdu, load_pdu
-from matrix.room_versions import RoomVersion
+from matrix.room_versions import EventIdFormat, RoomVersion
 from storage.events import EventKind, StoredEvent
 from storage.rooms import RoomRow, StateKeyRow
 from storage.snapshots import EMPTY, NewSnapshot
@@ -51,7 +51,7 @@ class Packed(NamedTuple):
 class Placed(NamedTuple):
     """Where an event is, and what it says of the state: its key, and the membership of a member event.
 
-    `key` is None for what cannot be part of the state, also where it was rejected.
+    `key` is None for what cannot be part of the room's state, also where it was rejected.
     """
 
     position: int
@@ -59,10 +59,10 @@ class Placed(NamedTuple):
     membership: str | None
 
     @classmethod
-    def of(cls, event: StoredEvent) -> Placed:
-        """A stored event."""
+    def of(cls, event: StoredEvent, room: int) -> Placed:
+        """A stored event, be it that of another room: in versions 1 and 2 servers choose the IDs."""
         pdu = event.pdu
-        if pdu.state_key is None or event.kind == EventKind.REJECTED:
+        if pdu.state_key is None or event.kind == EventKind.REJECTED or event.room != room:
             return cls(event.position, None, None)
         membership = pdu.content["membership"] if pdu.type == MEMBER else None
         return cls(event.position, pdu.state_key_pair, membership)
@@ -116,7 +116,7 @@ class Outliers:
     ) -> dict[str, Placed]:
         placed: dict[str, Placed] = {}
         for ids in _chunks(list(packed)):
-            placed.update({id: Placed.of(event) for id, event in (await self._events.load_ids(ids)).items()})
+            placed.update({id: Placed.of(event, room) for id, event in (await self._events.load_ids(ids)).items()})
         ordered, uses = await asyncio.to_thread(_in_order, packed, placed)
         known = await self._events.load_ids([id for id in uses if id in placed or id not in packed])
         first = {event_id for event_id in ordered if packed[event_id].is_create}
@@ -137,7 +137,7 @@ class Outliers:
                     if uses[event_id] or event_id in create_ids:
                         known[event_id] = event
             under_way.append(self._write_some(events, room_row))
-            placed.update({event.event_id: Placed.of(event) for event in events})
+            placed.update({event.event_id: Placed.of(event, room) for event in events})
             room_row = None
             await (under_way.popleft() if len(under_way) > MAX_WRITES else asyncio.sleep(0))
         await asyncio.gather(*under_way)
@@ -222,6 +222,14 @@ def check_by_auth_events(
     if create_id is not None and (create := known.get(create_id)) is not None and create.kind != EventKind.REJECTED:
         state["m.room.create", ""] = create.pdu
     return check_event_auth(pdu, state, verified_servers=None)
+
+
+def is_same(known: Pdu, pdu: Pdu) -> bool:
+    """Whether an event is the one that is known by its ID: in room versions 1 and 2 another one may have it too.
+
+    https://spec.matrix.org/v1.19/rooms/v3/#event-ids
+    """
+    return pdu.room_version.event_id_format is not EventIdFormat.OPAQUE or known.reference == pdu.reference
 
 
 def create_event_id(pdu: Pdu) -> str | None:

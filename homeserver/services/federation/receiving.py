@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from homeserver.logs import get_logger
-from homeserver.services.federation.outliers import check_by_auth_events, create_event_id
+from homeserver.services.federation.outliers import check_by_auth_events, create_event_id, is_same
 from homeserver.services.rooms.acceptance import Acceptance, Accepted, Origin, Placement, redact_stored
 from homeserver.services.rooms.branches import PENDING, Branches, State
 from homeserver.services.rooms.claims import Claim
@@ -111,6 +111,7 @@ class Receiving:
         Returns a future that is done when that is durable; None if it was known already. What the room's policy server
         does not recommend is soft-failed, if it is allowed at all. Raises Dropped, Overloaded.
         """
+        await self._events.load_ids((pdu.event_id,))  # by which `on_tip` tells that it is not known
         if is_recommended and (done := await self.on_tip(room, pdu, origin=origin)) is not None:
             return done
         async with self._claimed(room, pdu) as claimed:
@@ -151,7 +152,10 @@ class Receiving:
         return claimed.done
 
     async def on_tip(self, room: Room, pdu: Pdu, *, origin: Origin = RECEIVED) -> Done | None:
-        """Takes in an event that stands on the tip and is allowed there; None for any other."""
+        """Takes in an event that stands on the tip and is allowed there; None for any other.
+
+        What is known of an event with this ID must be in memory.
+        """
         for _ in range(MAX_LOADS):
             if room.resolving is not None or room.stale:
                 return None
@@ -243,6 +247,8 @@ class Receiving:
     ) -> Done | None:
         """`first` is what is to be written with the event that begins this server's part in the room."""
         known = (await self._events.load_ids([pdu.event_id])).get(pdu.event_id)
+        if known is not None and not is_same(known.pdu, pdu):
+            raise Dropped("There is another event with this ID")
         if known is not None and (known.kind in (EventKind.TIMELINE, EventKind.SOFT_FAILED) or known.snapshot):
             return None
         if state_before is None:

@@ -142,7 +142,7 @@ class Resident:
             if done is not None:
                 await done
         stored = await self._events.load_id(event_id)
-        if stored is None or stored.kind != EventKind.TIMELINE:
+        if stored is None or stored.kind != EventKind.TIMELINE or stored.room != room.room:
             raise Forbidden("The room's rules do not allow it")
         return stored
 
