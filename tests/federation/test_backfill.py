@@ -100,3 +100,20 @@ async def test_what_comes_after_what_stands_on_it_is_not_built_upon(weft: Homese
     event_id = await alice.send(room_id, "next")
     (event,) = (await peer.ask(intruder.server_name, "GET", f"{FEDERATION}/event/{encode(event_id)}")).ok()["pdus"]
     assert event["prev_events"] == [early.event_id]
+
+
+async def test_history_is_what_was_before_and_nothing_beside_it(weft: Homeserver, peer: Peer) -> None:
+    """Who is banned could speak beside the ban otherwise, through any server that is asked for history."""
+    alice = await weft.register()
+    host = Host(peer, weft)
+    create, member, rules = host.state
+    aside = host.event("m.room.message", {"body": "I was never banned"}, [rules], [create, member], state_key=None)
+    host.newest = before = host.event("m.room.message", {"body": "hello"}, [rules], [create, member], state_key=None)
+    (await host.let_in(alice)).ok()
+    past = [aside, before, rules, member, create]
+    peer.handlers[f"{FEDERATION}/backfill/{host.room_id}"] = json({"pdus": [pdu.json for pdu in past]})
+    ids = {"pdu_ids": [pdu.event_id for pdu in host.state], "auth_chain_ids": [create.event_id]}
+    peer.handlers[f"{FEDERATION}/state_ids/{host.room_id}"] = json(ids)
+    page = (await alice.in_room("GET", host.room_id, "messages", dir="b", limit=50)).ok()
+    assert [event["event_id"] for event in page["chunk"]][-4:] == [pdu.event_id for pdu in past[1:]]
+    assert aside.event_id not in [event["event_id"] for event in page["chunk"]]

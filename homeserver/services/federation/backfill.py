@@ -117,6 +117,7 @@ class Backfill:
         answer = await self._transport.request(server, "GET", path, query=query)
         checked = await self._verification.verify(list_of(server, answer, "pdus", 2 * CHUNK_EVENTS), room.version)
         pdus = [one.pdu for one in checked if isinstance(one, Verified) and one.pdu.room_id == room.room_id]
+        pdus = _before(missing, pdus)
         known = await self._events.load_ids({pdu.event_id for pdu in pdus})
         new = [pdu for pdu in pdus if _is_new(pdu, known.get(pdu.event_id))]
         ordered = in_order(new)
@@ -242,6 +243,19 @@ class Backfill:
                 self._events.move(outlier.position, event)
             if event.position not in redacted:  # of a redacted one the database has the form to show
                 self._events.add(event)
+
+
+def _before(event_ids: Iterable[str], pdus: Iterable[Pdu]) -> list[Pdu]:
+    """Those of the events that these are, or that are before them: history is nothing that anybody could add to."""
+    by_id = {pdu.event_id: pdu for pdu in pdus}
+    found: dict[str, Pdu] = {}
+    pending = list(event_ids)
+    while pending:
+        event_id = pending.pop()
+        if event_id in by_id and event_id not in found:
+            found[event_id] = by_id[event_id]
+            pending.extend(by_id[event_id].prev_events)
+    return list(found.values())
 
 
 def _is_new(pdu: Pdu, known: StoredEvent | None) -> bool:
