@@ -5,13 +5,16 @@ https://spec.matrix.org/v1.19/server-server-api/#validating-hashes-and-signature
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from config.schema import Caches
+from homeserver.services.federation.dummy_events import MAX_EXTREMITIES, MAX_PATIENT_EXTREMITIES
 from homeserver.services.federation.outliers import Packed
 from homeserver.services.federation.verification import Verified
+from matrix.pdu_format import MAX_PREV_EVENTS
 from matrix.signatures import SigningKey, sign_event
 from tests.client import Homeserver, User
 from tests.client_api.support import encode, state_event
@@ -108,3 +111,30 @@ async def test_a_join_that_is_known_from_a_state_already_is_taken_in_once(
     path = f"/_matrix/federation/v2/send_join/{encode(intruder.room_id)}/{encode(join.event_id)}"
     (await peer.ask(intruder.server_name, "PUT", path, join.json)).ok()
     assert (await state_event(alice, intruder.room_id, "m.room.member", friend)).ok()["membership"] == "join"
+
+
+async def test_ends_that_an_event_cannot_name_remain(alice: User, peer: Peer) -> None:
+    levels = {"events": {"m.room.topic": 0}, "users": {alice.user_id: 100}}
+    intruder = await enter(alice, peer, power_level_content_override=levels)
+    topic = intruder.event("m.room.topic", {"topic": "beside"}, state_key="")
+    await intruder.send(topic, *(intruder.event(content={"body": str(n)}) for n in range(MAX_PREV_EVENTS + 4)))
+    assert alice.homeserver.running is not None
+    server = alice.homeserver.running.server
+    room = await server.access.access_joined_room(alice.user_id, intruder.room_id)
+    event_id = await alice.send(intruder.room_id, "hello")
+    ends = [extremity.reference.event_id for extremity in room.tip.extremities]
+    assert (len(ends), ends[0], ends[-1]) == (6, topic.event_id, event_id)
+    path = f"/_matrix/federation/v1/state_ids/{encode(intruder.room_id)}?event_id={encode(event_id)}"
+    told = (await peer.ask(intruder.server_name, "GET", path)).ok()["pdu_ids"]
+    assert topic.event_id not in told  # it is in none of the branches that the event stands on
+    assert (await state_event(alice, intruder.room_id, "m.room.topic")).ok() == {"topic": "beside"}
+
+
+async def test_very_many_branches_are_brought_together_at_once(alice: User, peer: Peer) -> None:
+    intruder = await enter(alice, peer)
+    assert alice.homeserver.running is not None
+    room = await alice.homeserver.running.server.access.access_joined_room(alice.user_id, intruder.room_id)
+    await intruder.send(*(intruder.event(content={"body": str(n)}) for n in range(MAX_PATIENT_EXTREMITIES + 1)))
+    async with asyncio.timeout(10):
+        while len(room.tip.extremities) > MAX_EXTREMITIES:
+            await alice.sync()

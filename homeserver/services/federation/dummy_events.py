@@ -18,6 +18,7 @@ from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.authoring import Draft
 from homeserver.services.rooms.room import Room
 from homeserver.services.rooms.sending import Sending
+from matrix.pdu_format import MAX_PREV_EVENTS
 from storage.database import CONNECTION_ERRORS
 from storage.events import StoredEvent
 
@@ -27,7 +28,10 @@ DUMMY_EVENT = "org.matrix.dummy_event"
 MAX_EXTREMITIES = 10
 """With more ends than this a room gets an event that takes them together."""
 DELAY_MS = 30_000
-"""How long is waited for somebody to speak. No room gets such an event more often than this."""
+"""How long is waited for somebody to speak."""
+MAX_PATIENT_EXTREMITIES = 2 * MAX_PREV_EVENTS
+"""With more ends than this a room does not wait: each further one costs as much as all of them."""
+MAX_EVENTS_AT_ONCE = 100
 MAX_WAITING_ROOMS = 1_000
 MAX_SENDERS_TRIED = 5
 
@@ -40,15 +44,20 @@ class DummyEvents:
         self._sending = sending
         self._clock = clock
         self._due: dict[str, int] = {}
-        self._wanted = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def on_event(self, room: Room, _event: StoredEvent, _before: str | None) -> None:
         """Notes the room of a published event, if need be (a `PublishObserver`)."""
-        if len(room.tip.extremities) <= MAX_EXTREMITIES or not room.local_joined or room.room_id in self._due:
+        count = len(room.tip.extremities)
+        if count <= MAX_EXTREMITIES or not room.local_joined:
             return
-        if len(self._due) < MAX_WAITING_ROOMS:  # else the room's next event has it noted
-            self._due[room.room_id] = self._clock() + DELAY_MS
-            self._wanted.set()
+        now_ms = self._clock()
+        due = now_ms if count > MAX_PATIENT_EXTREMITIES else now_ms + DELAY_MS
+        known = self._due.get(room.room_id)
+        # If too many wait, the room's next event has it noted.
+        if due < known if known is not None else len(self._due) < MAX_WAITING_ROOMS:
+            self._due[room.room_id] = due
+            self._changed.set()
 
     async def send_due(self, now_ms: int) -> None:
         """Makes the events for which there was waited long enough by now (in ms), one after another."""
@@ -63,14 +72,25 @@ class DummyEvents:
     async def run_forever(self) -> None:
         """Makes events when they are due, until cancelled."""
         while True:
-            await self._wanted.wait()
-            await asyncio.sleep(max(min(self._due.values()) - self._clock(), 0) / 1000)
-            await self.send_due(self._clock())
-            if not self._due:
-                self._wanted.clear()
+            self._changed.clear()
+            wait_s = max(min(self._due.values()) - self._clock(), 0) / 1000 if self._due else None
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                await self.send_due(self._clock())
 
     async def _send(self, room_id: str) -> None:
-        room = await self._access.access_room(room_id)
+        for _ in range(MAX_EVENTS_AT_ONCE):
+            room = await self._access.access_room(room_id)
+            if len(room.tip.extremities) <= MAX_EXTREMITIES:
+                return
+            if not await self._send_one(room):
+                log.info("nobody here may bring a room's branches together", room_id=room_id)
+                return
+
+    async def _send_one(self, room: Room) -> bool:
+        """Makes an event, which takes as many ends together as it can name; whether somebody here may."""
         for sender in _senders(room):
             try:
                 await self._sending.author(room, partial(_drafts, sender))
@@ -78,8 +98,8 @@ class DummyEvents:
                 if error.errcode != "M_FORBIDDEN":
                     raise
             else:
-                return
-        log.info("nobody here may bring a room's branches together", room_id=room_id)
+                return True
+        return False
 
 
 def _drafts(sender: str, room: Room) -> Sequence[Draft]:

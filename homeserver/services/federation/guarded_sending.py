@@ -2,6 +2,9 @@
 
 In each room one after another, so that events stand on each other and not side by side. What comes in from other
 servers meanwhile is not kept waiting: the event takes its place beside it, as those of others do.
+
+So does an event in a room with more ends than it can name: the others stay what they are, and the state before the event
+is that of those that it names.
 https://spec.matrix.org/v1.19/server-server-api/#asking-for-a-policy-server-signature-on-an-event
 """
 
@@ -24,6 +27,7 @@ from homeserver.services.rooms.authoring import Draft
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import Room
 from matrix.pdu import Pdu
+from matrix.pdu_format import MAX_PREV_EVENTS
 from storage.events import EventKind, StoredEvent
 
 MAX_WAITING = 100
@@ -32,7 +36,7 @@ RETRY_AFTER_MS = 1000
 
 
 class GuardedSending:
-    """Sends what a policy server has signed. It is the `Guard` of `Sending`."""
+    """Sends what a policy server has signed, and what leaves some of a room's ends beside it. It is the `Guard` of `Sending`."""
 
     def __init__(
         self,
@@ -53,8 +57,8 @@ class GuardedSending:
         self._waiting: Counter[str] = Counter()
 
     def guards(self, room: Room, type: str, state_key: str | None) -> bool:
-        """Whether an event needs a signature of a policy server."""
-        return self._policy_servers.must_ask(room, type, state_key)
+        """Whether an event needs a signature of a policy server, or a place: it cannot name more ends than some."""
+        return len(room.tip.extremities) > MAX_PREV_EVENTS or self._policy_servers.must_ask(room, type, state_key)
 
     async def author(self, room: Room, drafts: Callable[[Room], Sequence[Draft]]) -> list[StoredEvent]:
         """Makes events, has them signed and takes them in; returns when they are durable. Raises MatrixError."""

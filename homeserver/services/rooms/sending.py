@@ -26,10 +26,10 @@ MAX_COMPARED_ANNOTATIONS = 200
 
 
 class Guard(Protocol):
-    """Sends into rooms where events need the signature of a policy server."""
+    """Sends into rooms where events need the signature of a policy server, or do not go onto the tip as it is."""
 
     def guards(self, room: Room, type: str, state_key: str | None) -> bool:
-        """Whether an event needs one."""
+        """Whether that is so of an event."""
 
     async def author(self, room: Room, drafts: Callable[[Room], Sequence[Draft]]) -> list[StoredEvent]:
         """Makes the events, one after another, as far as they are signed. Raises MatrixError."""
@@ -58,7 +58,7 @@ class Sending:
         self.guard: Guard | None = None
 
     def is_guarded(self, room: Room, type: str, state_key: str | None = None) -> bool:
-        """Whether an event needs a signature of a policy server."""
+        """Whether an event needs a signature of a policy server, or a place beside some of the room's ends."""
         return self.guard is not None and self.guard.guards(room, type, state_key)
 
     async def author(self, room: Room, drafts: Callable[[Room], Sequence[Draft]]) -> list[StoredEvent]:
