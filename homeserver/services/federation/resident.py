@@ -148,8 +148,9 @@ class Resident:
 
     async def _checked(self, step: Step, origin: str, room: Room, event_id: str, event: object) -> Verified:
         """The event, if it is what it has to be, signed by this server too where it lets somebody in."""
-        if isinstance(event, dict) and (authoriser := self._own_authoriser(room, event)) is not None:
-            if not authoriser.endswith(room.domain) or room.membership(authoriser) != "join":
+        authoriser = self._own_authoriser(room, event) if isinstance(event, dict) and step == "join" else None
+        if isinstance(event, dict) and authoriser is not None:
+            if room.membership(authoriser) != "join":
                 raise InvalidParam("join_authorised_via_users_server is no member of this server")
             event = sign_event(event, room.version, self._server_name, self._signing_key)
         checked = (await self._verification.verify([event], room.version))[0]
@@ -166,6 +167,8 @@ class Resident:
         )
         if not is_right:
             raise InvalidParam(f"The event is not the {step} of a user of your server in this room")
+        if authoriser is not None:
+            await self._authorise(pdu.sender, room)  # nobody has to have asked for a template before
         return checked
 
     def _own_authoriser(self, room: Room, event: dict[str, Any]) -> str | None:
