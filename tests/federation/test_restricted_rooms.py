@@ -55,3 +55,23 @@ async def test_who_is_in_none_of_the_rooms_is_not_let_in_at_the_second_step_eith
     (await alice.in_room("POST", lobby, "kick", {"user_id": f"@eve:{peer.name}"})).ok()
     (await send_join(peer, alice, template)).error(403, "M_FORBIDDEN")
     assert (await alice.in_room("GET", room_id, "joined_members")).ok()["joined"].keys() == {alice.user_id}
+
+
+async def test_what_a_room_was_that_everybody_here_has_left_lets_nobody_in(alice: User, peer: Peer) -> None:
+    lobby = await alice.create_room(preset="public_chat")
+    room_id = await restricted_room(alice, lobby)
+    await join(peer, alice, lobby)
+    (await alice.in_room("POST", lobby, "leave", {})).ok()
+    (await make_join(peer, alice, room_id)).error(400, "M_UNABLE_TO_AUTHORISE_JOIN")
+
+
+async def test_who_cannot_let_them_in_says_that_others_may(alice: User, peer: Peer) -> None:
+    lobby = await alice.create_room(preset="public_chat")
+    room_id = await restricted_room(alice, lobby)
+    await join(peer, alice, lobby)
+    bob = await alice.homeserver.register()
+    (await alice.in_room("POST", room_id, "invite", {"user_id": bob.user_id})).ok()
+    (await bob.in_room("POST", room_id, "join", {})).ok()
+    await alice.set_state(room_id, "m.room.power_levels", {"invite": 50})
+    (await alice.in_room("POST", room_id, "leave", {})).ok()
+    (await make_join(peer, alice, room_id)).error(400, "M_UNABLE_TO_GRANT_JOIN")

@@ -289,6 +289,7 @@ class Membership:
     async def _fulfils_restriction(self, user_id: str, room: Room) -> bool:
         """Whether the user is in a room that the join rules let in from.
 
+        Where nobody of this server is any more, it does not hear when others go.
         https://spec.matrix.org/v1.19/client-server-api/#restricted-rooms
         """
         if not _is_restricted(room):
@@ -300,7 +301,9 @@ class Membership:
                 continue
             room_id = condition.get("room_id")
             user_room = rooms.get(room_id) if isinstance(room_id, str) else None
-            if user_room is not None and user_room.membership == "join":
+            if user_room is None or user_room.membership != "join":
+                continue
+            if await self._access.find_resident_room(user_room.room_id) is not None:
                 return True
         return False
 
