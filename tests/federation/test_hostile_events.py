@@ -307,22 +307,6 @@ async def test_a_server_sends_few_transactions_at_once(alice: User, peer: Peer, 
     assert [(await one).status for one in waiting] == [200] * (MAX_RUNNING - 1)
 
 
-async def test_a_server_that_the_room_keeps_out_is_not_heard(alice: User, peer: Peer) -> None:
-    intruder = await enter(alice, peer)
-    acl = {"allow": ["*"], "deny": [peer.host.upper()], "allow_ip_literals": True}
-    await alice.set_state(intruder.room_id, "m.room.server_acl", acl)
-    event = intruder.event()
-    assert "error" in (await intruder.send(event)).ok()["pdus"][event.event_id]
-    room, user = quote(intruder.room_id, safe=""), quote(intruder.user_id, safe="")
-    for path in (
-        f"v1/make_join/{room}/{user}?ver=11",
-        f"v1/make_leave/{room}/{user}",
-        f"v1/backfill/{room}?v={quote(intruder.join.event_id, safe='')}&limit=5",
-        f"v1/state_ids/{room}?event_id={quote(intruder.join.event_id, safe='')}",
-    ):
-        (await peer.ask(intruder.server_name, "GET", f"/_matrix/federation/{path}")).error(403, "M_FORBIDDEN")
-
-
 async def test_who_was_never_there_reads_nothing(alice: User, peer: Peer) -> None:
     room_id = await alice.create_room(preset="public_chat")
     event_id = await alice.send(room_id, "among us")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 from weakref import WeakValueDictionary
@@ -23,6 +23,7 @@ from homeserver.services.federation.policy_servers import PolicyServers
 from homeserver.services.federation.receiving import Done, Dropped, Receiving
 from homeserver.services.federation.verification import Verification, Verified
 from homeserver.services.remote import RemoteFailure
+from homeserver.services.rooms.access import is_admitted
 from homeserver.services.rooms.branches import State, Unresolvable
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
@@ -30,12 +31,10 @@ from homeserver.services.rooms.room import Room
 from matrix.hashes import compute_event_id
 from matrix.identifiers import is_event_id
 from matrix.pdu import InvalidPdu, Pdu
-from matrix.server_acl import is_server_allowed
 from storage.events import EventKind
 
 log = get_logger(__name__)
 
-SERVER_ACL = ("m.room.server_acl", "")
 MAX_RELOADS = 3
 
 
@@ -357,13 +356,6 @@ def _noting(origin: str, event_id: str, results: dict[str, dict[str, Any]]) -> I
     except Unresolvable as error:
         log.error("an event has no place in its room", event_id=event_id, exc_info=error)
         results[event_id] = {"error": error.message}
-
-
-def is_admitted(room: Room, server_name: str) -> bool:
-    """Whether the room's access control list lets a server in."""
-    event = room.pinned.get(SERVER_ACL)
-    content: Mapping[str, Any] | None = None if event is None else event.pdu.content
-    return is_server_allowed(server_name, content)
 
 
 def _event_id(event: object, room: Room) -> str | None:

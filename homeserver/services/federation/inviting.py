@@ -12,13 +12,14 @@ from urllib.parse import quote
 from homeserver.services.errors import Forbidden, InvalidParam, MatrixError
 from homeserver.services.federation.foreign_rooms import ForeignRooms, is_stripped_event
 from homeserver.services.federation.handshake import refusal_as_error
-from homeserver.services.federation.incoming_events import IncomingEvents, is_admitted
+from homeserver.services.federation.incoming_events import IncomingEvents
 from homeserver.services.federation.policy_servers import PolicyServers
 from homeserver.services.federation.receiving import Dropped, Receiving
 from homeserver.services.federation.resident import Resident
 from homeserver.services.federation.verification import Verification, Verified
 from homeserver.services.remote import RemoteFailure, RemoteRefused, Transport, bad_gateway
 from homeserver.services.rooms.acceptance import Origin
+from homeserver.services.rooms.access import is_admitted
 from homeserver.services.rooms.authoring import Draft
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry

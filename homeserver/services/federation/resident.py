@@ -12,12 +12,12 @@ import orjson
 
 from homeserver.services.errors import Forbidden, InvalidParam, MatrixError, NotFound
 from homeserver.services.federation.handshake import Step
-from homeserver.services.federation.incoming_events import IncomingEvents, is_admitted
+from homeserver.services.federation.incoming_events import IncomingEvents
 from homeserver.services.federation.policy_servers import PolicyServers
 from homeserver.services.federation.receiving import Dropped, Receiving
 from homeserver.services.federation.verification import Verification, Verified
 from homeserver.services.rooms.acceptance import Origin
-from homeserver.services.rooms.access import Access
+from homeserver.services.rooms.access import Access, is_admitted
 from homeserver.services.rooms.authoring import Authoring, Draft
 from homeserver.services.rooms.erasure import served_json
 from homeserver.services.rooms.event_cache import EventCache

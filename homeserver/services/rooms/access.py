@@ -6,8 +6,8 @@ raises Forbidden or NotFound, in words that tell nothing about rooms the user ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from homeserver.services.account_data import AccountData
 from homeserver.services.errors import Forbidden, NotFound
@@ -19,10 +19,12 @@ from homeserver.services.rooms.summaries import KNOCKABLE, allowed_room_ids, joi
 from homeserver.services.rooms.user_rooms import UserRooms
 from matrix.history_visibility import Standing, is_event_visible, may_see_event, visibility_of
 from matrix.identifiers import get_domain
+from matrix.server_acl import is_server_allowed
 from storage.events import EventKind, StoredEvent
 from storage.snapshots import SnapshotRepository
 
 HISTORY_VISIBILITY = ("m.room.history_visibility", "")
+SERVER_ACL = ("m.room.server_acl", "")
 NOT_IN_ROOM = "You are not in this room"
 NOBODY: frozenset[str] = frozenset()
 MAX_SERVER_MEMBERS = 20
@@ -130,7 +132,7 @@ class Access:
         Raises NotFound. https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1hierarchyroomid
         """
         room = self._registry.known(room_id) or await self._registry.load(room_id)
-        if room is None or not room.local_joined:
+        if room is None or not room.local_joined or not is_admitted(room, server_name):
             raise NotFound("No such room")
         join_rule = join_rule_of(room)
         if server_name in room.servers or self.visibility(room) == "world_readable":
@@ -139,7 +141,7 @@ class Access:
             return room
         for allowed_id in allowed_room_ids(room):
             allowed = self._registry.known(allowed_id) or await self._registry.load(allowed_id)
-            if allowed is not None and server_name in allowed.servers:
+            if allowed is not None and allowed.local_joined and server_name in allowed.servers:
                 return room
         raise NotFound("No such room")
 
@@ -329,3 +331,10 @@ def as_shown(reader: Reader, events: Sequence[StoredEvent]) -> Sequence[StoredEv
     if reader.erased and any(is_erased(event, reader.erased) for event in events):
         return [as_redacted(event) if is_erased(event, reader.erased) else event for event in events]
     return events
+
+
+def is_admitted(room: Room, server_name: str) -> bool:
+    """Whether the room's access control list lets a server in."""
+    event = room.pinned.get(SERVER_ACL)
+    content: Mapping[str, Any] | None = None if event is None else event.pdu.content
+    return is_server_allowed(server_name, content)

@@ -13,9 +13,9 @@ import msgspec
 
 from homeserver.logs import get_logger
 from homeserver.services.errors import MatrixError
-from homeserver.services.federation.incoming_events import is_admitted
 from homeserver.services.presence import Presence, Shown, State
 from homeserver.services.receipts import READ, Receipts
+from homeserver.services.rooms.access import is_admitted
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
 from homeserver.services.typing import Typing
