@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import orjson
 
 from federation.inbound.keys_server import own_keys
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.errors import InvalidParam
+from matrix.canonical_json import encode_canonical_json, parse_json
 from matrix.identifiers import is_server_name
 from matrix.signatures import sign_json
 
@@ -39,7 +39,7 @@ async def perspectives_key_query(request: Request) -> Result:
     valid_at_ms = request.query_integer("minimum_valid_until_ts", request.server.clock())
     _check_limit(request, 1)
     answer = await _vouched_for(request, server_name, {}, valid_at_ms)
-    return {"server_keys": [] if answer is None else [answer]}
+    return _answer([] if answer is None else [answer])
 
 
 async def bulk_perspectives_key_query(request: Request) -> Result:
@@ -58,7 +58,12 @@ async def bulk_perspectives_key_query(request: Request) -> Result:
             if is_server_name(server_name)
         )
     )
-    return {"server_keys": [answer for answer in found if answer is not None]}
+    return _answer([answer for answer in found if answer is not None])
+
+
+def _answer(server_keys: list[dict[str, Any]]) -> bytes:
+    """Number for number as servers said it, of whatever size, or their own signatures would not be good any more."""
+    return encode_canonical_json({"server_keys": server_keys})
 
 
 def _time(criteria: Criteria, now_ms: int) -> int:
@@ -82,7 +87,7 @@ async def _vouched_for(
     answer = await server.network.keys.load_answer(server_name, key_ids, valid_at_ms=valid_at_ms)
     if answer is None:
         return None
-    return sign_json(orjson.loads(answer.json), server.config.server_name, server.signing_key)
+    return sign_json(parse_json(answer.json), server.config.server_name, server.signing_key)
 
 
 QUERY = "/_matrix/key/v2/query"

@@ -263,6 +263,14 @@ def signed_by(answer: dict[str, Any], name: str, keys: dict[str, Any]) -> bool:
     )
 
 
+async def test_what_servers_say_is_passed_on_number_for_number(weft: Homeserver, peer: Peer) -> None:
+    said = peer.keys(**{"org.example": [2**70, 1e-7, 1.0]})
+    peer.keys_changed = lambda _: said
+    (answer,) = (await weft.request("GET", f"{QUERY}/{peer.name}")).ok()["server_keys"]
+    assert answer["org.example"] == said["org.example"]
+    assert signed_by(answer, peer.name, said)
+
+
 async def test_this_server_vouches_for_others(weft: Homeserver, peer: Peer) -> None:
     own = (await weft.request("GET", KEYS)).ok()
     (answer,) = (await weft.request("GET", f"{QUERY}/{peer.name}")).ok()["server_keys"]
