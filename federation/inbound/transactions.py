@@ -15,10 +15,13 @@ MAX_TRANSACTION_ID_CHARS = 255
 
 
 class TransactionBody(msgspec.Struct):
-    """A transaction. Its `origin` is of no account: the request is signed."""
+    """A transaction. Its `origin` is of no account: the request is signed.
 
-    pdus: list[dict[str, Any]]
-    edus: list[dict[str, Any]] = []
+    What is in the lists is looked at one by one: what is of no use there does not keep the rest out.
+    """
+
+    pdus: list[Any]
+    edus: list[Any] = []
 
 
 async def send_transaction(request: Request) -> Result:

@@ -129,7 +129,8 @@ async def test_what_does_not_fit_is_passed_over(weft: Homeserver, peer: Peer) ->
         (1, {}),
     ]
     edus = [{"edu_type": edu_type, "content": content} for edu_type, content in contents]
-    await tell(peer, weft, "hostile", *edus, {}, {"edu_type": "m.typing"}, {"edu_type": "m.typing", "content": []})
+    edus += [{}, {"edu_type": "m.typing"}, {"edu_type": "m.typing", "content": []}, None, 1, [], "edu"]
+    await tell(peer, weft, "hostile", *edus)
     await alice.send(room_id, "the end")
     sync = await alice.sync(since)
     assert sync["rooms"]["join"][room_id].get("ephemeral", {"events": []})["events"] == []

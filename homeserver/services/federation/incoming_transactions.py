@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import orjson
 
@@ -42,9 +41,7 @@ class IncomingTransactions:
         self._running_of: Counter[str] = Counter()
         self._received = 0
 
-    async def receive(
-        self, origin: str, transaction_id: str, pdus: Sequence[dict[str, Any]], edus: Sequence[dict[str, Any]]
-    ) -> bytes:
+    async def receive(self, origin: str, transaction_id: str, pdus: Sequence[object], edus: Sequence[object]) -> bytes:
         """The answer, {"pdus": {event ID: {} or {"error": …}}}, once everything is durable. Raises LimitExceeded."""
         key = (origin, transaction_id)
         task = self._running.get(key)
@@ -64,7 +61,7 @@ class IncomingTransactions:
             del self._running_of[key[0]]
 
     async def _receive_once(
-        self, origin: str, transaction_id: str, pdus: Sequence[dict[str, Any]], edus: Sequence[dict[str, Any]]
+        self, origin: str, transaction_id: str, pdus: Sequence[object], edus: Sequence[object]
     ) -> bytes:
         answer = await self._repository.load_answer(origin, transaction_id)
         if answer is not None:

@@ -85,10 +85,10 @@ class IncomingEdus:
             "m.presence": self._receive_presence,
         }
 
-    async def receive(self, origin: str, edus: Sequence[dict[str, Any]]) -> None:
+    async def receive(self, origin: str, edus: Sequence[object]) -> None:
         """Takes in the EDUs of a transaction, one after another. Raises what keeps a lasting one from being stored."""
         for edu in edus:
-            edu_type, content = edu.get("edu_type"), edu.get("content")
+            edu_type, content = (edu.get("edu_type"), edu.get("content")) if isinstance(edu, dict) else (None, None)
             handler = self.handlers.get(edu_type) if isinstance(edu_type, str) else None
             if handler is None or not isinstance(content, dict):
                 continue
