@@ -6,7 +6,7 @@ from typing import Any
 
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.federation.handshake import Step
-from homeserver.services.rooms.stripped_state import STRIPPED_STATE, stripped_event
+from homeserver.services.rooms.stripped_state import STRIPPED_STATE
 
 MAX_VERSIONS = 100
 
@@ -61,14 +61,15 @@ async def make_knock(request: Request) -> Result:
 
 
 async def send_knock(request: Request) -> Result:
-    """https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1send_knockroomideventid"""
+    """https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1send_knockroomideventid
+
+    What identifies the room is told by whole events, from which the other server can tell that they are real.
+    """
     resident, params = request.server.federation.resident, request.params
     request.server.rate_limits.check("join", f"knocks of {request.origin} on {params['roomId']}")
     await resident.accept("knock", request.origin, params["roomId"], params["eventId"], await request.json_object())
     room = await resident.access_room(request.origin, params["roomId"])
     shown = [event for type in STRIPPED_STATE if (event := room.pinned.get((type, ""))) is not None]
-    if not room.version.room_id_is_create_event_hash:
-        return {"knock_room_state": [stripped_event(event.pdu) for event in shown]}
     return {"knock_room_state": [event.pdu.json for event in shown]}
 
 

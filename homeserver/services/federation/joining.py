@@ -17,7 +17,7 @@ from typing import Any
 
 from homeserver.logs import get_logger
 from homeserver.services.errors import MatrixError
-from homeserver.services.federation.foreign_rooms import ForeignRooms, is_stripped_event
+from homeserver.services.federation.foreign_rooms import MAX_STRIPPED_EVENTS, ForeignRooms, is_stripped_event
 from homeserver.services.federation.gathering import Gathering, lists_of
 from homeserver.services.federation.handshake import Accomplished, Handshake
 from homeserver.services.federation.incoming_events import IncomingEvents
@@ -166,8 +166,23 @@ class Joining:
         async with self._incoming.lock(room_id):
             done = await self._handshake.run("knock", user_id, room_id, servers, content)
             told = done.answer.get("knock_room_state")
-            stripped = [event for event in told if is_stripped_event(event)] if isinstance(told, list) else []
-            await self._foreign_rooms.persist_membership(done.pdu, stripped, "knock_room_state")
+            shown = await self._identifying(done.pdu, told) if isinstance(told, list) else []
+            await self._foreign_rooms.persist_membership(done.pdu, shown, "knock_room_state")
+
+    async def _identifying(self, knock: Pdu, told: Sequence[object]) -> list[object]:
+        """What a server told of a room, without what is none of its events where that can be found out.
+
+        Of rooms of older versions many servers tell no more than stripped state, which bears no signatures.
+        """
+        shown = [event for event in told[:MAX_STRIPPED_EVENTS] if is_stripped_event(event)]
+        if not knock.room_version.room_id_is_create_event_hash:
+            return shown
+        checked = await self._verification.verify(shown, knock.room_version)
+        return [
+            event
+            for event, one in zip(shown, checked, strict=True)
+            if isinstance(one, Verified) and one.pdu.room_id == knock.room_id
+        ]
 
     async def leave(self, user_id: str, room_id: str, content: dict[str, Any]) -> bool:
         """Declines an invitation or takes back a knock; False where there is none of a room that is not known.
