@@ -109,7 +109,8 @@ async def test_after_a_gap_they_are_asked_for_again(alice: User, eve: Eve) -> No
     eve.stream_id = 15
     await eve.update("A", prev_id=[14], keys=eve.keys("A"))
     assert await seen(alice, eve) == {"A": "one", "C": "one"}
-    await eve.update("C", prev_id=[3], stream_id=4, deleted=True)  # from long ago
+    await eve.update("C", prev_id=[3], stream_id=4, keys=eve.keys("C"))  # which is in there
+    await eve.update("D", prev_id=[3], stream_id=4, deleted=True)
     assert await seen(alice, eve) == {"A": "one", "C": "one"}
     assert eve.asked == 2
     nul = await alice.request("POST", "keys/query", {"device_keys": {f"@\0:{eve.peer.name}": []}})
@@ -119,6 +120,17 @@ async def test_after_a_gap_they_are_asked_for_again(alice: User, eve: Eve) -> No
     await eve.tell("m.device_list_update", {"user_id": eve.user_id, "device_id": 1})
     await seen(alice, eve)
     assert eve.asked == 4
+
+
+async def test_a_server_that_is_set_up_anew_counts_anew(alice: User, eve: Eve) -> None:
+    assert await seen(alice, eve) == {"A": "one"}
+    eve.devices = {"B": eve.keys("B")}
+    eve.stream_id = 0
+    await eve.update("B", prev_id=[], keys=eve.keys("B"))
+    assert await seen(alice, eve) == {"B": "one"}
+    await eve.update("B", keys=eve.keys("B", "two"))
+    assert await seen(alice, eve) == {"B": "two"}
+    assert eve.asked == 2
 
 
 async def test_what_does_not_tell_its_number_is_asked_for_again_after_a_change(alice: User, eve: Eve) -> None:

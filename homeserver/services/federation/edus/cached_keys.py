@@ -182,7 +182,7 @@ class CachedKeys:
         self._note(user_id)
         async with self._lock(user_id):
             row = (await self._repository.load([user_id])).get(user_id)
-            if row is None or row.stale or (row.stream_id and update.stream_id <= row.stream_id):
+            if row is None or row.stale or _has(update, row):
                 return  # nothing is kept that it could change, or it is in there
             changed = _apply(update, row)
             await self._repository.persist([row._replace(stale=True) if changed is None else changed])
@@ -202,6 +202,20 @@ class CachedKeys:
 
     def _lock(self, user_id: str) -> asyncio.Lock:
         return self._locks.setdefault(user_id, asyncio.Lock())
+
+
+def _has(update: ListUpdate, row: RemoteListRow) -> bool:
+    """Whether a list has a change already.
+
+    One that is older than the list and says something else may be from a server that counts anew, since it was set up
+    anew under its old name: it leaves a gap.
+    """
+    if row.stream_id == UNKNOWN_STREAM_ID or update.stream_id > row.stream_id:
+        return False
+    kept = orjson.loads(row.json)["device_keys"].get(update.device_id)
+    told: Devices = {"device_keys": {}}
+    _set_device(told, update.device_id, None if update.deleted else update.keys, update.device_display_name)
+    return bool(kept == told["device_keys"].get(update.device_id))
 
 
 def _apply(update: ListUpdate, row: RemoteListRow) -> RemoteListRow | None:
