@@ -55,6 +55,8 @@ MAX_TOLD = 1000
 """Most users whose presence is told in one answer."""
 REMOTE_MS = 3600 * 1000
 """For how long a user of another server is what their server said last."""
+TELL_AGAIN_MS = 20 * 60 * 1000
+"""How long a user of this server is the same before others are told again: they forget who they do not hear of."""
 MAX_REMOTE_USERS = 50_000
 
 PresenceObserver = Callable[[str, Collection[Room], dict[str, Any]], None]
@@ -87,6 +89,7 @@ class _User:
         "shown",
         "status_msg",
         "told",
+        "told_others_ts",
     )
 
     def __init__(self) -> None:
@@ -99,6 +102,7 @@ class _User:
         self.shown = Shown()
         self.position = 0
         self.told: tuple[Shown, int] | None = None
+        self.told_others_ts = 0
 
     def as_of(self, now_ms: int) -> Shown:
         """What they are now. One device that is online outweighs all that are not."""
@@ -295,8 +299,16 @@ class Presence:
                     await self.publish()
 
     def expire(self) -> None:
-        """Has everyone who is not offline looked at again: time alone may have changed what they are."""
-        self._touched.update(user_id for user_id, user in self._users.items() if user.shown.presence != "offline")
+        """Has everyone who is not offline looked at again: time alone may have changed what they are.
+
+        Other servers are told now and then though nothing has: they take for offline whom they do not hear of.
+        """
+        here = [user_id for user_id, user in self._users.items() if user.shown.presence != "offline"]
+        self._touched.update(here)
+        again_before = self._clock() - TELL_AGAIN_MS
+        for user_id in here:
+            if (user := self._users[user_id]).told_others_ts < again_before:
+                self._tell_others(user_id, user)
 
     async def publish(self) -> None:
         """Publishes what has changed since the last time, all of it at one position."""
@@ -353,21 +365,26 @@ class Presence:
             if shown.presence == "offline":
                 user.devices.clear()
             self._recent.add(position, user_id)
-            joined = {
-                room
-                for user_room in (self._user_rooms.known(user_id) or {}).values()
-                if user_room.membership == "join" and (room := self._registry.peek(user_room.room_id)) is not None
-            }
-            rooms |= joined
-            if user.told is None:
-                for tell in self.local_observers:
-                    tell(user_id, joined, self._content(user))
+            rooms |= self._tell_others(user_id, user)
         self.last_position = position
         self._notifier.mark_users(changed)
         for room in rooms:
             self._notifier.mark_members(room.local_joined)
         for observer in self.observers:
             observer(changed)
+
+    def _tell_others(self, user_id: str, user: _User) -> set[Room]:
+        """Tells observers what a user of this server is. Returns the user's rooms that are in memory."""
+        joined = {
+            room
+            for user_room in (self._user_rooms.known(user_id) or {}).values()
+            if user_room.membership == "join" and (room := self._registry.peek(user_room.room_id)) is not None
+        }
+        if user.told is None:
+            user.told_others_ts = self._clock()
+            for tell in self.local_observers:
+                tell(user_id, joined, self._content(user))
+        return joined
 
     def content_of(self, user_id: str) -> dict[str, Any] | None:
         """The content of a user's m.presence event; None for one of whom nothing is known."""

@@ -157,6 +157,23 @@ async def test_who_does_nothing_is_idle_and_who_is_gone_is_offline(timed: Homese
     assert (await after(31_000))["presence"] == "offline"
 
 
+async def test_others_are_told_again_who_is_here(timed: Homeserver, clock: Clock) -> None:
+    bob, eve = await timed.register("bob"), await timed.register("eve")
+    assert timed.running is not None
+    presence = timed.running.server.presence
+    heard: list[str] = []
+    presence.local_observers.append(lambda user_id, _rooms, content: heard.append(f"{user_id} {content['presence']}"))
+    await sync(bob)
+    await sync(eve, set_presence="offline")
+    await published(bob)
+    for _ in range(50):  # minutes
+        clock.now_ms += 60_000
+        presence.on_sync(timed.running.server.sessions.known(bob.token), "unavailable", 60_000)
+        presence.expire()
+        await published(bob)
+    assert heard == [f"{bob.user_id} online", *[f"{bob.user_id} unavailable"] * 3]
+
+
 async def test_messages_of_who_is_active_tell_nobody_anything(alice: User, bob: User) -> None:
     room_id = await make_room(bob, creator=alice)
     await sync(bob)

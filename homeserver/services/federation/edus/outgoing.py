@@ -67,5 +67,6 @@ class OutgoingEdus:
             self._sender.send_edu(room.servers, key, Edu("m.receipt", content))
         presence, self._presence = self._presence, {}
         for user_id, (servers, content) in presence.items():
-            edu = Edu("m.presence", {"push": [{"user_id": user_id, **content}]})
+            # It has to be told of everybody: who has done nothing since they came has just come.
+            edu = Edu("m.presence", {"push": [{"user_id": user_id, "last_active_ago": 0, **content}]})
             self._sender.send_edu(servers, ("m.presence", user_id), edu)
