@@ -49,7 +49,7 @@ async def authenticate_origin(request: Request) -> str:
         else:
             is_valid = verify_request(*arguments, destination=destination, content=content)
         if is_valid:
-            server.network.destinations.is_alive(claim.origin)
+            server.network.destinations.has_signed(claim.origin)
             server.rate_limits.check("federation", claim.origin)
             return claim.origin
     raise Unauthorized(f"No valid signature of {claims[0].origin}")

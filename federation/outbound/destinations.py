@@ -69,11 +69,16 @@ class Destinations:
             self._changed.add(self._failing.popitem(last=False)[0])
 
     def is_alive(self, destination: str) -> None:
-        """A server answered, or signed a request: it is tried again at once."""
-        if self._failing.pop(destination, None) is not None:
-            self._changed.add(destination)
-            for notify in self.on_recovered:
-                notify(destination)
+        """A server answered: it is tried again at once."""
+        if destination in self._failing:
+            self.has_signed(destination)
+
+    def has_signed(self, origin: str) -> None:
+        """A server signed a request: it is tried again, also by who waits because it answered with errors alone."""
+        if self._failing.pop(origin, None) is not None:
+            self._changed.add(origin)
+        for notify in self.on_recovered:
+            notify(origin)
 
     async def persist(self) -> None:
         """Writes what changed since the last time."""

@@ -150,13 +150,16 @@ class Reachability(Protocol):
     """Which servers do not answer, and are left alone for a while."""
 
     on_recovered: list[Callable[[str], None]]
-    """Called with the name of a server that was failing and is alive again."""
+    """Called with the name of a server that was failing and is alive again, or that has signed a request."""
 
     def retry_ts(self, destination: str) -> int:
         """When a server may be tried (ms since the epoch); 0 for one that does not fail."""
 
     def is_alive(self, destination: str) -> None:
-        """A server answered or signed something: it may be tried at once."""
+        """A server answered something: it may be tried at once."""
+
+    def has_signed(self, origin: str) -> None:
+        """A server signed a request: it may be tried at once, also where it answered with errors alone."""
 
 
 class Network(Protocol):

@@ -161,6 +161,18 @@ async def test_a_transaction_is_repeated_until_it_is_answered(weft: Homeserver, 
     assert all(content == first[0][1] for _, content in first)
 
 
+async def test_who_refuses_what_it_is_sent_is_tried_again_when_it_speaks(weft: Homeserver, receiver: Receiver) -> None:
+    alice, peer = await weft.register(), receiver.peer
+    room_id = await alice.create_room(preset="public_chat")
+    await join(peer, alice, room_id)
+    receiver.statuses = [403, 500] * 4  # after which, without a word, it would be half a minute
+    await alice.send(room_id, "hello")
+    for count in range(1, 9):
+        await receiver.until(lambda count=count: len(receiver.received) >= count)  # type: ignore[misc]
+        (await peer.ask(name_of(weft), "GET", "/_matrix/federation/v1/publicRooms")).ok()
+    await receiver.until(lambda: receiver.bodies == ["hello"])
+
+
 async def test_what_a_server_refuses_does_not_block_the_rest(weft: Homeserver, receiver: Receiver) -> None:
     alice = await weft.register()
     room_id = await alice.create_room(preset="public_chat")

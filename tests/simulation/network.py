@@ -201,6 +201,9 @@ class SimulatedNetwork:
     def is_alive(self, destination: str) -> None:
         """See `Reachability.is_alive`."""
 
+    def has_signed(self, origin: str) -> None:
+        """See `Reachability.has_signed`."""
+
     def fetch_media(
         self, origin: str, media_id: str, *, timeout_ms: int, max_bytes: int
     ) -> AbstractAsyncContextManager[RemoteFile]:

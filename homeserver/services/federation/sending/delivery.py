@@ -6,6 +6,7 @@ https://spec.matrix.org/v1.19/server-server-api/#transactions
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -81,8 +82,26 @@ class Delivery:
                     self._metrics.federation_transactions.labels(GIVEN_UP).inc()
                     return False
             self._metrics.federation_transactions.labels(FAILED).inc()
-            await self._rest(queue, max(self._left_alone_ms(queue.destination), wait_ms))
+            await self._rest_after_failure(queue, wait_ms)
             wait_ms = min(2 * wait_ms, self._max_wait_ms)
+
+    async def _rest_after_failure(self, queue: DestinationQueue, wait_ms: int) -> None:
+        """Waits `wait_ms` at most, with chance in it, or as long as a server that is down is left alone.
+
+        One that refuses what it is sent, and goes on sending itself, is tried again after the shortest wait.
+        """
+        if (left_alone_ms := self._left_alone_ms(queue.destination)) > 0:
+            await self._rest(queue, left_alone_ms)
+            return
+        queue.recovered.clear()
+        queue.is_resting = True
+        try:
+            await asyncio.sleep(self._min_wait_ms / 1000)
+        finally:
+            queue.is_resting = False
+        rest_ms = wait_ms - secrets.randbelow(wait_ms // 4 + 1) - self._min_wait_ms
+        if rest_ms > 0 and not queue.recovered.is_set():
+            await self._rest(queue, rest_ms)
 
     async def wait_until_allowed(self, queue: DestinationQueue) -> None:
         """Waits while a server that fails is to be left alone."""

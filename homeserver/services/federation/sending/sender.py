@@ -144,7 +144,7 @@ class Sender:
                 self._start(queue)
 
     def on_recovered(self, destination: str) -> None:
-        """A server that did not answer is there again."""
+        """A server that did not answer is there again, or one that refused something has signed a request."""
         if (queue := self._queues.get(destination)) is not None:
             queue.recovered.set()
 
