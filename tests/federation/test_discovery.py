@@ -348,3 +348,17 @@ async def test_any_name_that_the_grammar_allows_is_found_or_not(internet: Web) -
             assert is_server_name(name)
             with pytest.raises(RemoteFailure):
                 await reach(name)
+
+
+async def test_a_connection_is_good_for_the_name_only_that_its_certificate_was_checked_for(internet: Web) -> None:
+    """Many servers may be behind one address, and a name in DNS may lead anywhere."""
+    internet.peer.handlers["/hello"] = json({})
+
+    async def ask(name: str) -> int:
+        endpoint = Endpoint("127.0.0.1", internet.peer.port, name, name)
+        return (await internet.https.ask(name, endpoint, "GET", "/hello", headers={}, max_bytes=100)).status
+
+    assert await ask("a.example") == 200
+    with pytest.raises(RemoteUnreachable, match="certificate is refused"):
+        await ask("victim.example")
+    assert await ask("b.example") == 200

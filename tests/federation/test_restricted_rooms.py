@@ -14,8 +14,10 @@ from matrix.hashes import compute_event_id
 from matrix.room_versions import ROOM_VERSIONS
 from matrix.signatures import hash_and_sign_event
 from tests.client import Answer, Homeserver, User
-from tests.federation.conftest import name_of
+from tests.client_api.support import state_event
+from tests.federation.conftest import MakeServer, name_of
 from tests.federation.peer import Peer
+from tests.federation.test_chat import expect_event, two_users
 from tests.federation.test_sending import join
 
 VERSION = ROOM_VERSIONS["12"]
@@ -27,11 +29,11 @@ async def alice(weft: Homeserver) -> User:
     return await weft.register()
 
 
-async def restricted_room(alice: User, *allowed: str) -> str:
+async def restricted_room(alice: User, *allowed: str, invite: int = 0) -> str:
     """A room of Alice's that members of other rooms may join."""
     allow = [{"type": "m.room_membership", "room_id": room_id} for room_id in allowed]
     rules = {"type": "m.room.join_rules", "state_key": "", "content": {"join_rule": "restricted", "allow": allow}}
-    return await alice.create_room(initial_state=[rules])
+    return await alice.create_room(initial_state=[rules], power_level_content_override={"invite": invite})
 
 
 async def make_join(peer: Peer, alice: User, room_id: str) -> Answer:
@@ -75,3 +77,18 @@ async def test_who_cannot_let_them_in_says_that_others_may(alice: User, peer: Pe
     await alice.set_state(room_id, "m.room.power_levels", {"invite": 50})
     (await alice.in_room("POST", room_id, "leave", {})).ok()
     (await make_join(peer, alice, room_id)).error(400, "M_UNABLE_TO_GRANT_JOIN")
+
+
+async def test_another_server_lets_in_whom_their_own_cannot(make_server: MakeServer) -> None:
+    alice, bob = await two_users(make_server)
+    carol = await bob.homeserver.register()
+    lobby = await alice.create_room(preset="public_chat")
+    room_id = await restricted_room(alice, lobby, invite=50)
+    via = f"?via={name_of(alice.homeserver)}"
+    for user in (bob, carol):
+        (await user.request("POST", f"join/{quote(room_id, safe='')}{via}", {})).error(403, "M_FORBIDDEN")
+        (await user.request("POST", f"join/{quote(lobby, safe='')}{via}", {})).ok()
+        await expect_event(alice, lobby, await user.send(lobby, "here I am"))
+        (await user.request("POST", f"join/{quote(room_id, safe='')}{via}", {})).ok()
+        joined = (await state_event(user, room_id, "m.room.member", user.user_id)).ok()
+        assert joined["join_authorised_via_users_server"] == alice.user_id
