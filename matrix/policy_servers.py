@@ -56,13 +56,16 @@ def is_recommended(pdu: Pdu, server: PolicyServer) -> bool:
 def with_policy_signature(pdu: Pdu, server: PolicyServer, answer: object) -> Pdu | None:
     """Return the event with the signature that the policy server has answered; None unless it is a good one.
 
-    The server's other signatures, which it has where the event is its own, are kept.
+    The server's other signatures, which it has where the event is its own, are kept; what is none is left out, since
+    nobody has looked at it before.
     """
     by_key = answer.get(server.name) if isinstance(answer, dict) else None
     signature = by_key.get(POLICY_KEY_ID) if isinstance(by_key, dict) else None
     if not isinstance(signature, str):
         return None
-    signatures = pdu.json["signatures"]
-    own = {**signatures.get(server.name, {}), POLICY_KEY_ID: signature}
+    signatures = pdu.json.get("signatures")
+    signatures = signatures if isinstance(signatures, dict) else {}
+    others = signatures.get(server.name)
+    own = {**(others if isinstance(others, dict) else {}), POLICY_KEY_ID: signature}
     signed = Pdu(pdu.room_version, pdu.event_id, {**pdu.json, "signatures": {**signatures, server.name: own}})
     return signed if is_recommended(signed, server) else None
