@@ -18,7 +18,7 @@ from matrix.room_versions import ROOM_VERSIONS
 from matrix.signatures import hash_and_sign_event
 from tests.client import Homeserver
 from tests.federation.conftest import name_of
-from tests.federation.peer import Peer, json
+from tests.federation.peer import Peer
 
 V1 = "/_matrix/federation/v1"
 
@@ -73,7 +73,13 @@ async def test_what_is_no_event_of_the_room_is_not_shown(weft: Homeserver, peer:
         return web.json_response({"room_version": "12", "event": template})
 
     peer.handlers[f"{V1}/make_knock/{create.room_id}/"] = make
-    peer.handlers[f"{V1}/send_knock/{create.room_id}/"] = json({"knock_room_state": told})
+
+    async def take(request: web.BaseRequest) -> web.StreamResponse:
+        knock = await request.json()
+        assert (knock["origin"], knock["sender"]) == (name_of(weft), alice.user_id)
+        return web.json_response({"knock_room_state": told})
+
+    peer.handlers[f"{V1}/send_knock/{create.room_id}/"] = take
     (await alice.request("POST", f"knock/{quote(create.room_id, safe='')}?via={peer.name}", {})).ok()
     shown = (await alice.sync())["rooms"]["knock"][create.room_id]["knock_state"]["events"]
     assert [event["type"] for event in shown] == ["m.room.create", "m.room.topic", "m.room.member"]

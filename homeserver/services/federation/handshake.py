@@ -112,6 +112,8 @@ class Handshake:
         event["content"] = dict(content)
         if isinstance(authoriser, str):
             event["content"]["join_authorised_via_users_server"] = authoriser
+        # "The joining server is expected to add or replace the `origin`, `origin_server_ts`, and `event_id`".
+        event["origin"] = self._server_name
         event["origin_server_ts"] = self._clock()
         if template.version.event_id_format is EventIdFormat.OPAQUE:
             event["event_id"] = f"${secrets.token_urlsafe(18)}:{self._server_name}"
