@@ -118,7 +118,11 @@ async def test_pages_that_say_less(alice: User, site: Site, body: str, expected:
         ("“quoted”", "cp1252", "text/html; charset=iso-8859-1", ""),
         ("Привет", "windows-1251", "text/html", "<meta charset='windows-1251'>"),
         ("日本", "shift_jis", "text/html", '<meta http-equiv="content-type" content="text/html; charset=Shift_JIS">'),
-        ("한국", "euc-kr", "text/html; charset=euc-kr", ""),
+        ("한국뷁", "cp949", "text/html; charset=euc-kr", ""),
+        ("朱镕基", "gbk", "text/html", "<meta charset=gb2312>"),
+        ("①髙", "cp932", "text/html", "<meta charset=x-sjis>"),
+        ("ไทย", "cp874", "text/html; charset=windows-874", ""),
+        ("plain ü", "utf-8", "text/html", "<meta charset=utf-16>"),
         ("plain ü", "utf-8", "text/html; charset=nonsense", ""),
         ("plain ü", "utf-8", "text/html; charset=zlib", ""),
         ("marked", "utf-16", "text/html", ""),
@@ -153,6 +157,15 @@ async def test_oembed_fills_in_what_a_page_does_not_say(alice: User, site: Site)
     assert preview["og:image:width"] == 40
     url = site.add("/page2", link.replace("/embed", "/bad") + "<title>own</title>")
     assert (await ask(alice, url)).ok() == {"og:title": "own"}
+
+
+async def test_urls_that_are_none_leave_the_rest_of_a_page_alone(alice: User, site: Site) -> None:
+    site.add("/embed", json.dumps({"title": "unused", "thumbnail_url": "http://["}), "application/json")
+    link = '<link rel="alternate" type="application/json+oembed" href="/embed">'
+    image = '<meta property="og:image" content="http://[">'
+    for number, head in enumerate((link, image, '<base href="http://[">')):
+        page = site.add(f"/{number}", f"{head}<meta property='og:title' content='t'>")
+        assert (await ask(alice, page)).ok() == {"og:title": "t"}
 
 
 async def test_private_addresses_are_not_connected_to(start_server: StartServer, site: Site) -> None:
@@ -199,8 +212,8 @@ async def test_redirects_and_failures_are_bounded(alice: User, site: Site) -> No
     assert len(site.asked) == asked
     for status in (404, 500):
         (await ask(alice, site.add(f"/{status}", "x", status=status))).error(502, "M_UNKNOWN")
-    elsewhere = site.add("/file", "", status=302, Location="file:///etc/passwd")
-    (await ask(alice, elsewhere)).error(502, "M_UNKNOWN")
+    for number, place in enumerate(("file:///etc/passwd", "http://[")):
+        (await ask(alice, site.add(f"/away{number}", "", status=302, Location=place))).error(502, "M_UNKNOWN")
 
     async def endless(request: web.BaseRequest) -> web.StreamResponse:
         answer = web.StreamResponse(headers={"Content-Type": "text/html"})
@@ -323,6 +336,7 @@ def test_any_text_is_some_page(text: str) -> None:
         ("User-agent: *\nDisallow: /%7Ejoe", "/~joe", False),
         ("User-agent: *\nDisallow: /é", "/%C3%A9", False),
         ("User-agent: *\nAllow: /p\nDisallow: /p", "/p", True),
+        ("\ufeffUser-agent: *\nDisallow: /", "/x", False),
         ("Disallow: /\nnonsense\n: :\nUser-agent", "/x", True),
     ],
 )

@@ -21,12 +21,17 @@ HEAD_BYTES: Final = 4096
 # https://encoding.spec.whatwg.org/#names-and-labels, by the names that Python has: encodings of text, and no others.
 ENCODINGS: Final = frozenset(
     {
-        *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "koi8-r", "koi8-u", "cp866", "mac-roman"),
-        *("gbk", "gb2312", "gb18030", "big5", "euc_jp", "iso2022_jp", "shift_jis", "cp932", "euc_kr", "cp949"),
-        *(f"iso8859-{number}" for number in range(1, 17)),
+        *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "koi8-r", "koi8-u", "cp866", "cp874", "mac-roman"),
+        *("gb18030", "big5hkscs", "euc_jp", "iso2022_jp", "cp932", "cp949"),
+        *(f"iso8859-{number}" for number in range(2, 17)),
         *(f"cp125{number}" for number in range(9)),
     }
 )
+BROADER: Final = {
+    **{"ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874", "tis-620": "cp874"},
+    **{"gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "shift_jis": "cp932", "euc_kr": "cp949"},
+}
+"""What browsers read for names that pages use for more than they stand for."""
 PROPERTIES: Final = ("og:title", "og:description", "og:site_name", "og:type", "og:url", "og:locale")
 SKIPPED: Final = frozenset({"script", "style", "noscript", "template", "nav", "header", "footer", "aside", "svg"})
 
@@ -43,7 +48,7 @@ def read_page(job: dict[str, Any], _max_pixels: int) -> dict[str, Any]:
     reader = _Reader()
     reader.feed(decode(data, job["charset"]))
     reader.close()
-    base = urljoin(job["url"], reader.base or "")
+    base = _absolute(job["url"], reader.base) or job["url"]
     og = {name: reader.meta[name] for name in PROPERTIES if reader.meta.get(name)}
     title = og.get("og:title") or reader.meta.get("twitter:title") or reader.text("title") or reader.text("h1")
     description = (
@@ -68,10 +73,11 @@ def decode(data: bytes, charset: str | None) -> str:
         if data.startswith(mark):
             return data.decode("utf-8" if mark == codecs.BOM_UTF8 else "utf-16", "replace").lstrip("\ufeff")
     said = _CHARSET.search(data[:HEAD_BYTES])
-    for name in (charset, said[1].decode("ascii") if said else None):
-        encoding = _encoding(name)
-        if encoding is not None:
-            return data.decode(encoding, "replace")
+    own_word = _encoding(said[1].decode("ascii")) if said else None
+    if own_word is not None and own_word.startswith("utf-16"):
+        own_word = "utf-8"  # it could not have been found like this
+    if (encoding := _encoding(charset) or own_word) is not None:
+        return data.decode(encoding, "replace")
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -80,19 +86,22 @@ def decode(data: bytes, charset: str | None) -> str:
 
 
 def _encoding(name: str | None) -> str | None:
+    label = (name or "").lower().removeprefix("x-").removeprefix("x-").replace("windows-", "cp")
     try:
-        found = codecs.lookup(name or "").name
+        found = codecs.lookup(label).name
     except (LookupError, ValueError):  # a NUL character is an error of its own
         return None
-    if found in ("iso8859-1", "ascii"):
-        return "cp1252"  # as browsers read it
+    found = BROADER.get(found, found)
     return found if found in ENCODINGS else None
 
 
 def _absolute(base: str, url: str | None) -> str | None:
     if not url:
         return None
-    joined = urljoin(base, url.strip())
+    try:
+        joined = urljoin(base, url.strip())
+    except ValueError:  # brackets that hold no address, say: the page has more to say than this
+        return None
     return joined if joined.startswith(("http://", "https://")) and len(joined) <= MAX_URL_CHARACTERS else None
 
 

@@ -165,7 +165,10 @@ class Previews:
             if isinstance(text := found.get(name), str) and text.strip():
                 og.setdefault(field, text.strip()[:MAX_TEXT_CHARACTERS])
         picture = found.get("thumbnail_url") or (found.get("url") if found.get("type") == "photo" else None)
-        return urljoin(final_url, picture) if isinstance(picture, str) else None
+        try:
+            return urljoin(final_url, picture) if isinstance(picture, str) else None
+        except ValueError:
+            return None
 
     async def _fetch_image(self, url: str) -> _Image | None:
         try:
@@ -290,7 +293,10 @@ def _checked(url: str) -> str:
 def _redirected(url: str, answer: WebAnswer) -> str:
     if not 300 <= answer.status < 400 or not answer.location:
         raise WebFailure(f"{url} answered {answer.status}")
-    return urljoin(url, answer.location)
+    try:
+        return urljoin(url, answer.location)
+    except ValueError:
+        raise WebFailure(f"{url} leads to what is no URL") from None
 
 
 async def _beginning(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[bytes]:

@@ -43,7 +43,7 @@ def parse_robots(text: str) -> Robots:
     general: list[Rule] = []
     targets: list[list[Rule]] = []
     has_named = in_rules = False
-    for line in text.splitlines():
+    for line in text.removeprefix("\ufeff").splitlines():
         found = _LINE.match(line)
         if found is None:
             continue
