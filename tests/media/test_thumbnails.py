@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -112,6 +113,21 @@ async def test_formats(shared_homeserver: Homeserver, format: str, mode: str, ma
     whole = opened((await thumbnail(alice, name, 1000, 1000)).ok())
     assert whole.size == (700, 500)
     assert whole.format in ("JPEG", "PNG", "GIF", "WEBP")
+
+
+@pytest.mark.parametrize(("mode", "shown", "hidden"), [("RGB", (255, 0, 0), (0, 255, 0)), ("L", 250, 10)])
+async def test_a_colour_that_stands_for_nothing_is_not_mixed_with_others(
+    shared_homeserver: Homeserver, mode: str, shown: Any, hidden: Any
+) -> None:
+    alice = await shared_homeserver.register()
+    image, output = Image.new(mode, (400, 400), shown), io.BytesIO()
+    image.paste(hidden, (0, 0, 200, 400))
+    image.save(output, "PNG", transparency=hidden)
+    small = opened((await thumbnail(alice, await upload(alice, output.getvalue(), "image/png"), 33, 33, "crop")).ok())
+    seen = [small.convert("RGBA").getpixel((x, 10)) for x in range(small.width)]
+    assert (seen[0][3], seen[-1][3]) == (0, 255)  # type: ignore[index]
+    red = 255 if mode == "RGB" else shown
+    assert all(abs(pixel[0] - red) < 8 for pixel in seen if pixel[3] > 128)  # type: ignore[index]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

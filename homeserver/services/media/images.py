@@ -108,12 +108,13 @@ def _save_still(image: Image.Image, plan: Plan, turn: Image.Transpose | None, ta
     source_format, profile = image.format, image.info.get("icc_profile")
     if source_format in ("JPEG", "MPO"):
         plan = _draft(image, plan)
-    is_plain = image.mode in ("L", "RGB", "RGBA")
-    small = _show(image).resize(plan.size, Image.Resampling.LANCZOS, box=plan.box, reducing_gap=3.0)
+    shown = _show(image)
+    has_same_colours = shown.mode[:3] == image.mode[:3]  # RGB and RGBA are; a profile for grey says nothing of either
+    small = shown.resize(plan.size, Image.Resampling.LANCZOS, box=plan.box, reducing_gap=3.0)
     if turn is not None:
         small = small.transpose(turn)
     more: dict[str, Any] = {}
-    if is_plain and isinstance(profile, bytes) and len(profile) <= MAX_PROFILE_BYTES:
+    if has_same_colours and isinstance(profile, bytes) and len(profile) <= MAX_PROFILE_BYTES:
         more["icc_profile"] = profile
     if small.mode == "RGBA" or source_format in ("PNG", "GIF"):
         small.save(target, "PNG", **more)
@@ -138,10 +139,10 @@ def _draft(image: Image.Image, plan: Plan) -> Plan:
 
 def _show(image: Image.Image) -> Image.Image:
     """The image in a mode that can be resized and saved: L, RGB or RGBA."""
+    if image.mode in ("LA", "PA", "RGBa", "La") or (image.mode in ("P", "L", "RGB") and "transparency" in image.info):
+        return image.convert("RGBA")  # a colour that stands for nothing would mix with those around it
     if image.mode in ("L", "RGB", "RGBA"):
         return image
-    if image.mode in ("LA", "PA", "RGBa", "La") or (image.mode in ("P", "L", "RGB") and "transparency" in image.info):
-        return image.convert("RGBA")
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         wide = image if image.mode in ("I", "F") else image.convert("I")
         return wide.point(lambda value: value * (1 / 256)).convert("L")
