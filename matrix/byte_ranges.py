@@ -8,10 +8,11 @@ _ENTITY_TAG = re.compile(r'[ \t]*(?:W/)?("[!#-~\x80-\xff]*")[ \t]*(?:,|$)')
 
 
 class Part(NamedTuple):
-    """`length` bytes from `start` on."""
+    """`length` bytes from `start` on; `is_asked` where a client wants those (206), be they all that there are."""
 
     start: int
     length: int
+    is_asked: bool = True
 
 
 def select_part(header: str | None, size: int) -> Part | None:
@@ -21,14 +22,14 @@ def select_part(header: str | None, size: int) -> Part | None:
     """
     found = _is_range(header) if header else None
     if found is None:
-        return Part(0, size)
+        return Part(0, size, is_asked=False)
     first, last, suffix = found.groups()
     if suffix is not None:
         length = min(int(suffix), size)
         return Part(size - length, length) if length else None
     start, end = int(first), int(last) if last else size - 1
     if last and end < start:
-        return Part(0, size)
+        return Part(0, size, is_asked=False)
     return Part(start, min(end, size - 1) - start + 1) if start < size else None
 
 

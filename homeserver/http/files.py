@@ -92,10 +92,9 @@ async def send_file(request: Request, file: FileAnswer) -> web.StreamResponse:
         response.headers["Content-Range"] = f"bytes */{file.size}"
         return response
     headers |= {"Content-Type": file.content_type, "Content-Disposition": file.disposition}
-    is_whole = part.length == file.size
-    if not is_whole:
+    if part.is_asked:
         headers["Content-Range"] = f"bytes {part.start}-{part.start + part.length - 1}/{file.size}"
-    answer = web.StreamResponse(status=200 if is_whole else 206, headers=headers)
+    answer = web.StreamResponse(status=206 if part.is_asked else 200, headers=headers)
     answer.content_length = part.length
     if request.http.method == "HEAD" or not part.length:
         await answer.prepare(request.http)
