@@ -36,6 +36,7 @@ WHERE user_id = ANY($1::text[]) AND (signer = user_id OR signer = $2)
 # As strong as it has to be for a device that is being made to wait for it, and the other way round.
 LOCK_USER = "SELECT FROM users WHERE user_id = $1 FOR UPDATE"
 IS_SIGNING_KEY = "SELECT EXISTS (SELECT FROM cross_signing_keys WHERE user_id = $1 AND public_key = $2)"
+HAS_MASTER_KEY = f"SELECT EXISTS (SELECT FROM cross_signing_keys WHERE user_id = $1 AND usage = '{MASTER}')"
 IS_DEVICE = "SELECT EXISTS (SELECT FROM devices WHERE user_id = $1 AND device_id = ANY($2::text[]))"
 UPSERT_KEYS = """
 INSERT INTO cross_signing_keys (user_id, usage, public_key, json)
@@ -73,13 +74,16 @@ class CrossSigningRepository:
             of_key.setdefault(row["signer"], {})[row["signing_key"]] = row["signature"]
         return found
 
-    async def replace_keys(self, user_id: str, keys: Sequence[CrossSigningKeyRow]) -> None:
+    async def replace_keys(self, user_id: str, keys: Sequence[CrossSigningKeyRow], *, only_first: bool) -> bool:
         """Puts keys in place of those that the user has for their usages. The user's device list is pending then.
 
-        A new master key takes all earlier keys with it, as it has not signed them. Raises KeyIsADevice.
+        A new master key takes all earlier keys with it, as it has not signed them. Returns False, having done nothing,
+        where the keys may be the `only_first` and the user has a master key already. Raises KeyIsADevice.
         """
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.fetchrow(LOCK_USER, user_id)
+            if only_first and await connection.fetchval(HAS_MASTER_KEY, user_id):
+                return False
             if await connection.fetchval(IS_DEVICE, user_id, [key.public_key for key in keys]):
                 raise KeyIsADevice
             usages = [key.usage for key in keys]
@@ -87,6 +91,7 @@ class CrossSigningRepository:
             await delete_keys(connection, user_id, replaced)
             await connection.execute(UPSERT_KEYS, *map(list, zip(*keys, strict=True)))
             await mark_pending(connection, user_id)
+            return True
 
 
 async def delete_keys(connection: asyncpg.Connection, user_id: str, usages: Sequence[str]) -> bool:

@@ -31,12 +31,13 @@ async def upload_cross_signing_keys(request: Request) -> Result:
         "user_signing": body.user_signing_key,
     }
     keys = {usage: key for usage, key in given.items() if key is not None}
-    new = await server.cross_signing.check_keys(user_id, keys)
-    # Application services have no password: https://spec.matrix.org/v1.19/application-service-api/#cross-signing
-    if new.needs_auth and request.requester.appservice is None:
-        await server.interactive_auth.check(request.route.name, body.auth, PASSWORD_FLOWS, user_id=user_id)
-    await server.cross_signing.store_keys(user_id, new)
-    return {}
+    while True:
+        new = await server.cross_signing.check_keys(user_id, keys)
+        # Application services have no password: https://spec.matrix.org/v1.19/application-service-api/#cross-signing
+        if new.needs_auth and request.requester.appservice is None:
+            await server.interactive_auth.check(request.route.name, body.auth, PASSWORD_FLOWS, user_id=user_id)
+        if await server.cross_signing.store_keys(user_id, new):
+            return {}
 
 
 async def upload_cross_signing_signatures(request: Request) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -83,6 +84,12 @@ async def test_the_first_set_needs_no_password_and_another_does(shared_homeserve
     answer = await query(alice, alice)
     for usage in ("master", "self_signing", "user_signing"):
         assert answer[f"{usage}_keys"] == {alice.user_id: second.key(usage)}
+
+
+async def test_of_two_first_sets_at_once_one_is_the_first(shared_homeserver: Homeserver) -> None:
+    alice = await shared_homeserver.register()
+    answers = await asyncio.gather(*(upload(alice, Identity(alice).keys()) for _ in range(4)))
+    assert sorted(answer.status for answer in answers) == [200, 401, 401, 401]
 
 
 async def test_a_new_master_key_ends_what_the_old_one_has_signed(shared_homeserver: Homeserver) -> None:

@@ -100,15 +100,20 @@ class CrossSigning:
         new = [row for row in rows.values() if row.usage not in stored or _signed(row) != _signed(stored[row.usage])]
         return NewKeys(new, needs_auth=bool(new) and MASTER in stored)
 
-    async def store_keys(self, user_id: str, keys: NewKeys) -> None:
-        """Stores keys that `check_keys` has let pass. Raises Forbidden."""
+    async def store_keys(self, user_id: str, keys: NewKeys) -> bool:
+        """Stores keys that `check_keys` has let pass; False if it would not any more: others were stored since.
+
+        Raises Forbidden.
+        """
         if not keys.rows:
-            return
+            return True
         try:
-            await self._repository.replace_keys(user_id, keys.rows)
+            if not await self._repository.replace_keys(user_id, keys.rows, only_first=not keys.needs_auth):
+                return False
         except KeyIsADevice:
             raise Forbidden("Key ID in use") from None
         await self._device_lists.announce(user_id)
+        return True
 
     async def add_signatures(self, user_id: str, signed: SignedKeys) -> dict[str, dict[str, Any]]:
         """Stores what a user has signed; returns what was not: user ID -> key -> the body of an error.
