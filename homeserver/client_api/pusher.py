@@ -21,6 +21,7 @@ MAX_LANG_CHARS = 64
 MAX_DATA_BYTES = 8192
 EMAIL_APP_ID = "m.email"
 NOTIFY_PATH = "/_matrix/push/v1/notify"
+NO_COUNTS = "org.matrix.msc4076.disable_badge_count"
 
 
 class PusherBody(msgspec.Struct):
@@ -35,6 +36,7 @@ class PusherBody(msgspec.Struct):
     lang: str | None = None
     data: dict[str, Any] | None = None
     append: bool = False
+    no_counts: bool = msgspec.field(default=False, name=NO_COUNTS)
 
 
 def _check_text(name: str, text: str | None, max_chars: int) -> None:
@@ -103,6 +105,8 @@ async def _row(request: Request, body: PusherBody, kind: str) -> PusherRow:
         await _check_address(request, body)
     else:
         raise InvalidParam("Not a kind of pusher")
+    if body.no_counts:  # clients say so here, as the proposal has it, or in data
+        body.data[NO_COUNTS] = True
     try:
         data = orjson.dumps(body.data)
     except orjson.JSONEncodeError:

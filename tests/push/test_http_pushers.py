@@ -193,8 +193,12 @@ async def test_a_redaction_and_leaving_tell_the_lower_count(alice: User, bob: Us
     await gateway.wait_for_count(0)
 
 
-async def test_clients_that_count_themselves_are_told_no_counts(alice: User, bob: User, gateway: Gateway) -> None:
-    await set_pusher(bob, gateway.url, data={"org.matrix.msc4076.disable_badge_count": True})
+@pytest.mark.parametrize("is_in_data", [True, False])
+async def test_clients_that_count_themselves_are_told_no_counts(
+    alice: User, bob: User, gateway: Gateway, is_in_data: bool
+) -> None:
+    wish: dict[str, Any] = {"org.matrix.msc4076.disable_badge_count": True}
+    await set_pusher(bob, gateway.url, **({"data": wish} if is_in_data else wish))
     room_id = await make_room(bob, creator=alice)
     first = await alice.send(room_id, "one")
     assert "counts" not in await gateway.wait_for(first)
