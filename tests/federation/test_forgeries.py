@@ -85,9 +85,7 @@ async def test_an_id_that_another_event_has_is_not_given_to_this_one(alice: User
     assert placed[twin.event_id].key is None
 
 
-async def test_a_join_that_is_known_from_a_state_already_is_taken_in_once(
-    make_server: MakeServer, peer: Peer
-) -> None:
+async def test_a_join_that_is_known_from_a_state_already_is_taken_in_once(make_server: MakeServer, peer: Peer) -> None:
     few = 16
     weft = await make_server(caches=Caches(rooms=few, events=few, snapshots=few, tokens=few, users=few))
     alice = await weft.register()

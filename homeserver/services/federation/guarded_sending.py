@@ -3,8 +3,8 @@
 In each room one after another, so that events stand on each other and not side by side. What comes in from other
 servers meanwhile is not kept waiting: the event takes its place beside it, as those of others do.
 
-So does an event in a room with more ends than it can name: the others stay what they are, and the state before the event
-is that of those that it names.
+So does an event in a room with more ends than it can name: the others stay what they are, and the state before the
+event is that of those that it names.
 https://spec.matrix.org/v1.19/server-server-api/#asking-for-a-policy-server-signature-on-an-event
 """
 
@@ -36,7 +36,7 @@ RETRY_AFTER_MS = 1000
 
 
 class GuardedSending:
-    """Sends what a policy server has signed, and what leaves some of a room's ends beside it. It is the `Guard` of `Sending`."""
+    """Sends what a policy server has signed, and what leaves some of a room's ends beside it (a `Guard`)."""
 
     def __init__(
         self,
