@@ -36,7 +36,8 @@ def build_email(
     """Makes them, and lets pushers send mails. Raises ConfigError for templates that cannot be used."""
     config, clock, metrics, accounts = base.config, base.clock, base.metrics, base.rows.accounts
     links = Links(base.signing_key.derive_key("weft e-mail links"), config.base_url)
-    writer = Writer(config.email, Templates(config.email.template_dir), clock)
+    templates = Templates(config.email.template_dir)
+    writer = Writer(config.email, templates, base.signing_key.derive_key("weft e-mail message IDs"), clock)
     validations = Validations(config.email, threepids, links, rate_limits, clock)
     mails = ValidationMails(threepids, links, writer, transport, clock, server_name=config.server_name)
     digests = Digests(

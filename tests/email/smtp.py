@@ -25,6 +25,10 @@ PATIENCE_S = 20.0
 LINK = re.compile(r"https://weft\.test(/_matrix/static/client/email/\S+)")
 
 
+SILENCE, BREAK = "250 that never comes", "250 that is lost with the connection"
+"""Answers to a mail that is taken, which its sender never gets."""
+
+
 class Mailbox:
     """`mails` are those that were taken, `tried` counts all; `answers` are given before any other."""
 
@@ -34,7 +38,7 @@ class Mailbox:
         self.tried = 0
         self._changed = asyncio.Condition()
 
-    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
+    async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> str:
         """Takes a mail."""
         self.tried += 1
         answer = self.answers.pop(0) if self.answers else "250 OK"
@@ -46,6 +50,11 @@ class Mailbox:
             self.mails.append((envelope.rcpt_tos[0], mail))
         async with self._changed:
             self._changed.notify_all()
+        if answer is BREAK:
+            assert server.transport is not None
+            server.transport.close()
+        if answer in (SILENCE, BREAK):
+            await asyncio.Event().wait()  # until the connection is closed
         return answer
 
     async def wait(self, until: Callable[[], bool]) -> None:

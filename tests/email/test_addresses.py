@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from homeserver.services.email.validations import LIFETIME_MS
 from tests.client import Fetched, Homeserver, User
 from tests.conftest import started
 from tests.email.smtp import (
+    BREAK,
     Mailbox,
     add_email,
     ask,
@@ -145,7 +147,7 @@ async def test_a_client_repeats_itself_and_no_mail_is_sent(shared_homeserver: Ho
     assert link_of(await mailbox.next_to(address, 2)) == link_of(mailbox.to(address)[0])
     assert (await ask(shared_homeserver, "register", address, "another")).ok() != first
     await mailbox.next_to(address, 3)
-    assert len(mailbox.to(address)) == 3
+    assert len({mail["Message-ID"] for mail in mailbox.to(address)}) == len(mailbox.to(address)) == 3
 
 
 async def test_an_address_is_one_account_s(shared_homeserver: Homeserver, mailbox: Mailbox) -> None:
@@ -231,6 +233,31 @@ async def test_a_mail_that_is_not_taken_is_tried_again(shared_homeserver: Homese
     (await ask(shared_homeserver, "register", "next@example.org")).ok()
     await mailbox.next_to("next@example.org")
     assert mailbox.to("never@example.org") == []
+
+
+async def test_what_is_sent_twice_is_one_message_and_what_says_more_is_another(
+    shared_homeserver: Homeserver, mailbox: Mailbox
+) -> None:
+    assert shared_homeserver.running is not None
+    server = shared_homeserver.running.server
+    assert server.email is not None
+    mailbox.answers.append(BREAK)
+    (await ask(shared_homeserver, "register", "twice@example.org")).ok()
+    again = await mailbox.next_to("twice@example.org", 2)
+    assert again["Message-ID"] == mailbox.to("twice@example.org")[0]["Message-ID"]
+    values = {"server_name": "weft.test", "address": "a@e.org"}
+    ids = [
+        message_from_bytes(server.email.writer.write("add_known", to, values | more, about=about))["Message-ID"]
+        for to, about, more in (
+            ("a@e.org", "1", {}),
+            ("a@e.org", "1", {}),
+            ("a@e.org", "2", {}),
+            ("b@e.org", "1", {}),
+            ("a@e.org", "1", {"server_name": "other.test"}),
+        )
+    ]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 4
 
 
 async def test_a_dead_smtp_server_loses_nothing(database_url: str, tmp_path: Path) -> None:

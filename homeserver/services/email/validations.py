@@ -227,7 +227,8 @@ class ValidationMails:
         if name == "password":
             assert user_id is not None
             values["user_id"] = user_id
-        await self._transport.send(row.address, self._writer.write(name, row.address, values))
+        mail = self._writer.write(name, row.address, values, about=f"{row.sid} {row.send_attempt}")
+        await self._transport.send(row.address, mail)
         await self._repository.set_mail_due(row.sid, row.send_attempt, None)
         return True
 

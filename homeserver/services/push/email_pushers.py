@@ -6,8 +6,10 @@
 3. A pusher that has looked is set for the first room that waits, and by the next event, if that is sooner.
 
 The times are in the database: a mail that was due when the server stopped, or while the SMTP server was down, is late.
-Whoever is to be told is known by the position, so that nothing is told of twice, unless the server dies between the
-SMTP server's answer and its own commit. https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3pushersset
+What has been told is known by the position, so that nothing is told of twice, unless the SMTP server's answer is lost,
+or the server dies before its own commit: then the second mail has the Message-ID of the first.
+
+https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3pushersset
 """
 
 from __future__ import annotations
@@ -158,8 +160,11 @@ class EmailPushers:
             "List-Unsubscribe": f"<{unsubscribe}>",
             "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
         }
+        # The time at which it was due may be another if it is sent again; what it tells of is not.
+        about = f"{pusher.row.pusher} {sorted((room.room, room.newest) for room in digest.rooms)}"
         address = pusher.row.pushkey
-        await self._transport.send(address, self._writer.write("notifications", address, values, headers=headers))
+        mail = self._writer.write("notifications", address, values, about=about, headers=headers)
+        await self._transport.send(address, mail)
 
     def _told(self, room: int, up_to: int, before: MailedRoom | None, now: int) -> MailedRoom:
         """What is remembered of a room that is told of; `before` if that is in vain until now."""
