@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.email.smtp import SILENCE, Mailbox, add_email, email_config, link_of,
 
 NOTIFY_AFTER_MS = 600_000
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+ENCRYPTED = "m.room.encrypted"
 
 
 class MovingClock:
@@ -42,6 +44,7 @@ class Post:
         self.mailbox = mailbox
         self.clock = clock
         self.email = homeserver.running.server.email
+        self.pool = homeserver.running.server.database.pool
         self._armed = asyncio.Semaphore(0)
         wake = self.email.notifications.on_armed
         self.email.notifications.on_armed = lambda: (wake(), self._armed.release())
@@ -67,10 +70,8 @@ class Post:
 
     async def looked(self, address: str) -> None:
         """Returns when a pusher has looked and there is nothing that it waits for."""
-        assert self.homeserver.running is not None
-        pool = self.homeserver.running.server.database.pool
-        [row] = await pool.fetch("SELECT pusher FROM pushers WHERE pushkey = $1", address)
-        repository = EmailPusherRepository(pool)
+        [row] = await self.pool.fetch("SELECT pusher FROM pushers WHERE pushkey = $1", address)
+        repository = EmailPusherRepository(self.pool)
         async with asyncio.timeout(20):
             while any(  # noqa: ASYNC110 -- the database tells nobody
                 due.pusher == row["pusher"] for due in await repository.load_due(2**60, limit=1000)
@@ -115,8 +116,15 @@ async def say(user: User, room_id: str, body: str, **content: Any) -> str:
     return await user.send(room_id, {"msgtype": "m.text", "body": body, **content})
 
 
-async def read(user: User, room_id: str, event_id: str) -> None:
-    (await user.in_room("POST", room_id, f"receipt/m.read/{event_id}", {})).ok()
+async def read(user: User, room_id: str, event_id: str, kind: str = "m.read", **body: str) -> None:
+    (await user.in_room("POST", room_id, f"receipt/{kind}/{event_id}", body)).ok()
+
+
+def login(user: User) -> dict[str, Any]:
+    """What a registered user logs in with, or confirms something."""
+    name = user.user_id[1:].partition(":")[0]
+    identifier = {"type": "m.id.user", "user": user.user_id}
+    return {"type": "m.login.password", "identifier": identifier, "password": f"password of {name}"}
 
 
 def notifications(mailbox: Mailbox, address: str) -> list[str]:
@@ -182,6 +190,91 @@ async def test_what_was_read_in_time_is_not_told(post: Post) -> None:
     [mail] = [mail for mail in post.mailbox.to(address) if mail["List-Unsubscribe"]]
     assert (mail["Subject"], mail["Bcc"]) == ("New messages in Quiet Bcc: x@example.org", None)
     assert "read soon" not in text_of(mail)
+
+
+async def test_what_is_not_to_be_seen_when_a_mail_is_due_is_not_told(post: Post) -> None:
+    alice, address = await post.user("careful")
+    bob, carol, eve = [await post.homeserver.register(name) for name in ("writer", "carol", "ignored")]
+    (await carol.request("PUT", f"profile/{carol.user_id}/displayname", {"displayname": "Carol C."})).ok()
+    open_to_all = {"type": "m.room.history_visibility", "content": {"history_visibility": "world_readable"}}
+    for_members = {"type": "m.room.history_visibility", "content": {"history_visibility": "joined"}}
+    shared = await common_room(bob, alice, carol, eve, name="Shared")
+    erased = await common_room(carol, alice, bob, name="Erased")
+    left, banned, back = [
+        await common_room(bob, alice, name=name, initial_state=[open_to_all]) for name in ("Left", "Banned", "Back")
+    ]
+    taken_back, muted, threads = [await common_room(bob, alice, name=name) for name in ("Redacted", "Muted", "Threads")]
+    hidden = await common_room(bob, name="Hidden", initial_state=[for_members])
+    withdrawn, declined = [await bob.create_room(name="Cellar", invite=[alice.user_id]) for _ in range(2)]
+    await say(bob, hidden, "before her time")
+    await alice.join(hidden)
+    for room_id in (left, banned, back, muted):
+        await say(bob, room_id, "out of sight")
+    for room_id in (shared, erased):
+        await say(carol, room_id, "words of one who is gone")
+    await say(eve, shared, "words of one who is ignored")
+    redacted = await say(bob, taken_back, "words that were taken back")
+    root = await say(bob, threads, "the root")
+    thread = {"m.relates_to": {"rel_type": "m.thread", "event_id": root}}
+    in_thread = await say(bob, threads, "what was read in its thread", **thread)
+    await read(alice, threads, root, thread_id="main")
+    await say(bob, hidden, "in her time")
+    await say(bob, shared, "to all")
+    await bob.send(
+        shared, {"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "AwgAEn", "body": "clear"}, type=ENCRYPTED
+    )
+    # What happens before the mail is due.
+    (await bob.in_room("PUT", taken_back, f"redact/{redacted}/1", {})).ok()
+    await read(alice, threads, in_thread, kind="m.read.private", thread_id=root)
+    for room_id in (left, back, declined):
+        (await alice.in_room("POST", room_id, "leave", {})).ok()
+    await say(bob, back, "while she was out of sight")
+    await alice.join(back)
+    for room_id, how in ((banned, "ban"), (withdrawn, "kick")):
+        (await bob.in_room("POST", room_id, how, {"user_id": alice.user_id})).ok()
+    ignored = {"ignored_users": {eve.user_id: {}}}
+    (await alice.request("PUT", f"user/{alice.user_id}/account_data/m.ignored_user_list", ignored)).ok()
+    (await alice.request("PUT", f"pushrules/global/room/{quote(muted)}", {"actions": []})).ok()
+    (await carol.request("POST", "account/deactivate", {"auth": login(carol), "erase": True})).ok()
+    (await alice.request("PUT", f"profile/{alice.user_id}/displayname", {"displayname": "Alice A."})).ok()
+    await post.pass_time()
+    text = await next_notification(post, address)
+    for told in ("Shared", "to all", "An encrypted message", "Hidden", "in her time"):
+        assert text.count(told) == 1, f"{told}: {text}"
+    absent = ("sight", "words of", "words that", "Carol", "Erased", "before", "thread", "Cellar", "AwgAEn", "clear")
+    assert [words for words in absent if words in text] == []
+    [mail] = [mail for mail in post.mailbox.to(address) if mail["List-Unsubscribe"]]
+    assert mail["Subject"] == "New messages in Shared and 1 other room"
+
+
+async def test_only_who_has_the_account_and_the_address_still_gets_a_mail(post: Post) -> None:
+    users = [await post.user(name) for name in ("locked", "suspended", "deactivated", "moved")]
+    (locked, _), (suspended, _), (deactivated, _), (moved, its_address) = users
+    bob = await post.homeserver.register()
+    room_id = await common_room(bob, *(user for user, _ in users))
+    await say(bob, room_id, "one")
+    for _ in users:
+        await post.pass_time(0)
+    pool = post.pool
+    await pool.execute("UPDATE users SET locked = true WHERE user_id = $1", locked.user_id)
+    await pool.execute("UPDATE users SET suspended = true WHERE user_id = $1", suspended.user_id)
+    (await deactivated.request("POST", "account/deactivate", {"auth": login(deactivated)})).ok()
+    (await moved.request("POST", "account/3pid/delete", {"medium": "email", "address": its_address})).ok()
+    await add_email(bob, post.mailbox, its_address)
+    post.wait(NOTIFY_AFTER_MS)
+    assert "one" in await next_notification(post, users[1][1])
+    await post.looked(users[0][1])
+    for user, address in users[:1] + users[2:]:
+        assert notifications(post.mailbox, address) == [], user.user_id
+    left = await pool.fetch("SELECT pushkey FROM pushers WHERE user_id = ANY($1)", [user.user_id for user, _ in users])
+    assert {row["pushkey"] for row in left} == {users[0][1], users[1][1]}
+    await pool.execute("UPDATE users SET locked = false WHERE user_id = $1", locked.user_id)
+    await say(bob, room_id, "two")
+    for _ in users[:2]:
+        await post.pass_time(0)
+    post.wait(NOTIFY_AFTER_MS)
+    text = await next_notification(post, users[0][1])
+    assert [word in text for word in ("one", "two")] == [True, True], "what came while it was locked is not lost"
 
 
 async def test_who_does_not_read_gets_mails_less_and_less_often(post: Post) -> None:
@@ -267,15 +360,10 @@ async def test_mails_go_on_without_a_device_and_end_with_the_account(post: Post)
     await say(bob, room_id, "are you there?")
     await post.pass_time()
     assert "are you there?" in await next_notification(post, address)
-    login = {
-        "type": "m.login.password",
-        "identifier": {"type": "m.id.user", "user": alice.user_id},
-        "password": "password of leaving",
-    }
-    made = (await post.homeserver.request("POST", "/_matrix/client/v3/login", login)).ok()
+    made = (await post.homeserver.request("POST", "/_matrix/client/v3/login", login(alice))).ok()
     alice = User(post.homeserver, alice.user_id, made["access_token"], made["device_id"])
     await say(bob, room_id, "still there?")
-    (await alice.request("POST", "account/deactivate", {"auth": login})).ok()
+    (await alice.request("POST", "account/deactivate", {"auth": login(alice)})).ok()
     post.wait(DAY_MS)
     await say(bob, room_id, "gone")
     assert len(notifications(post.mailbox, address)) == 1

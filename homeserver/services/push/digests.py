@@ -1,6 +1,6 @@
 """What a mail tells a user of: the newest of what notified them in each room, and was not read.
 
-Nothing of what is encrypted, redacted, ignored, or hidden from the user gets into a mail.
+Nothing of what is encrypted, redacted, erased, ignored, or hidden from the user gets into a mail.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from homeserver.services.email.writing import one_line
 from homeserver.services.push.notification import Notifications, stripped_state
 from homeserver.services.push.rules import UsersRules
 from homeserver.services.receipts import Receipts
+from homeserver.services.rooms.erasure import is_erased
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
@@ -145,6 +146,9 @@ class Digests:
             if notified is None:
                 continue
             room, shown = notified
+            # Who was in the room goes on seeing what erased accounts wrote in it, but no copy of it is made any more.
+            if is_erased(event, room.erased):
+                continue
             if (await self._rules.outcome(user_id, room, event)).notify and shown.pdu.content:
                 found.append((room, shown))
         return found
