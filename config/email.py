@@ -36,7 +36,11 @@ class Email:
         "address is confirmed; null for none.",
         check=checks.check_http_url,
     )
-    template_dir: Path | None = option(None, "Folder with templates of your own, which take the place of those here.")
+    template_dir: Path | None = option(
+        None,
+        "Folder with templates of your own, which take the place of those here. Folders in it that are named for "
+        "languages (`de`, `pt-BR`) have those of notifications for whoever reads that language.",
+    )
     allowed_domains: tuple[str, ...] = option(
         (), "Domains whose addresses accounts may have; none for any.", check=checks.check_mail_host
     )

@@ -22,6 +22,20 @@ from tests.email.smtp import SILENCE, Mailbox, add_email, email_config, link_of,
 NOTIFY_AFTER_MS = 600_000
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 ENCRYPTED = "m.room.encrypted"
+GERMAN = {
+    "notifications.txt": """Neues in {{ rooms|length }} Räumen
+
+{% for room in rooms %}
+{{ room.name if not room.members else "Mit " ~ room.members|join(", ") }}{{ " und " ~ room.others if room.others }}:
+{% for message in room.messages %}
+{% set kind = {"encrypted": "Verschlüsselt", "image": "Ein Bild"}.get(message.kind, "") %}
+{{ message.sent_at.day }}. {{ kind }} {{ message.body }}
+{% endfor %}
+{% endfor %}
+""",
+    "notifications.html": '{% extends "base.html" %}{% block content %}{{ rooms[0].messages[0].body }}{% endblock %}',
+    "base.html": '<html lang="de">{% block content %}{% endblock %}</html>',
+}
 
 
 class MovingClock:
@@ -83,7 +97,13 @@ class Post:
 async def post(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Post]:
     clock = MovingClock()
     async with mailbox_started() as (mailbox, port):
-        config = email_config(tmp_path_factory.mktemp("server"), port, client_base_url="https://chat.weft.test/")
+        directory = tmp_path_factory.mktemp("server")
+        (directory / "mails" / "de").mkdir(parents=True)
+        for name, text in GERMAN.items():
+            (directory / "mails" / "de" / name).write_text(text)
+        config = email_config(
+            directory, port, client_base_url="https://chat.weft.test/", template_dir=directory / "mails"
+        )
         async with started(config, module_database_url, clock) as homeserver:
             yield Post(homeserver, mailbox, clock)
 
@@ -275,6 +295,25 @@ async def test_only_who_has_the_account_and_the_address_still_gets_a_mail(post: 
     post.wait(NOTIFY_AFTER_MS)
     text = await next_notification(post, users[0][1])
     assert [word in text for word in ("one", "two")] == [True, True], "what came while it was locked is not lost"
+
+
+async def test_a_mail_is_in_its_user_s_language(post: Post) -> None:
+    alice, address = await post.user("karin")
+    (await set_pusher(alice, address, lang="de-AT")).ok()
+    bob, carol = await post.homeserver.register("bert"), await post.homeserver.register("clara")
+    room_id, named = await common_room(bob, alice, carol), await common_room(bob, alice, name="Küche")
+    await say(bob, room_id, "a&b.png", msgtype="m.image")
+    await bob.send(room_id, {"algorithm": "m.megolm.v1.aes-sha2", "body": "AwgAEn"}, type=ENCRYPTED)
+    await say(bob, named, "moin")
+    await post.pass_time()
+    text = await next_notification(post, address)
+    assert "Mit @bert:weft.test, @clara:weft.test:\r\n" in text
+    assert "Küche:\r\n" in text
+    for line in (". Ein Bild a&b.png", ". Verschlüsselt \r\n", ".  moin\r\n"):
+        assert line in text
+    [mail] = [mail for mail in post.mailbox.to(address) if mail["List-Unsubscribe"]]
+    assert mail["Subject"] == "Neues in 2 Räumen"
+    assert text_of(mail, "html").startswith('<html lang="de">')
 
 
 async def test_who_does_not_read_gets_mails_less_and_less_often(post: Post) -> None:

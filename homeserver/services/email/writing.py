@@ -49,13 +49,15 @@ class Writer:
         values: Mapping[str, Any],
         *,
         about: str,
+        language: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
         """A mail by a template of this name, for an address in its canonical form.
 
-        `about` names what it is sent for, among all mails of that name: see `_message_id`.
+        `about` names what it is sent for, among all mails of that name: see `_message_id`. `language` is what somebody
+        says that they read.
         """
-        rendered = self._templates.render(name, {"app_name": self._app_name, **values})
+        rendered = self._templates.render(name, {"app_name": self._app_name, **values}, language)
         mail = EmailMessage(policy=_POLICY if recipient.isascii() else _POLICY_UTF8)
         mail["From"] = self._sender
         local_part, _, domain = recipient.rpartition("@")

@@ -35,25 +35,66 @@ MAX_NAME_CHARS: Final = 80
 MAX_TEXT_CHARS: Final = 500
 FAR_AWAY: Final = 2**62
 
-FILES: Final = {"m.image": "a picture", "m.file": "a file", "m.audio": "a recording", "m.video": "a video"}
+MESSAGES: Final = {
+    "m.emote": "emote",
+    "m.image": "image",
+    "m.file": "file",
+    "m.audio": "audio",
+    "m.video": "video",
+}
+"""The kinds of message that a mail knows from others, by `msgtype`."""
+TEXTS: Final = {
+    "text": "{body}",
+    "emote": "* {body}",
+    "image": "Sends a picture: {body}",
+    "file": "Sends a file: {body}",
+    "audio": "Sends a recording: {body}",
+    "video": "Sends a video: {body}",
+    "sticker": "A sticker: {body}",
+    "encrypted": "An encrypted message",
+    "invite": "Invites you to this room",
+    "call": "Calls you",
+    "other": "Something new ({type})",
+}
+"""What each kind of event is called in English."""
 
 
 class Message(NamedTuple):
-    """What somebody wrote, on one line each."""
+    """What somebody wrote, on one line each.
+
+    `text` and `time` are in English; templates in other languages have `kind`, a key of TEXTS, `body`, what of it is
+    the sender's own words, and `sent_at`, in UTC.
+    """
 
     sender: str
     text: str
     time: str
+    kind: str
+    body: str
+    sent_at: datetime
+
+
+class RoomName(NamedTuple):
+    """A room's name, in English where it has none of its own: then it is made of `members`, some, and `others`."""
+
+    name: str
+    members: Sequence[str] = ()
+    others: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RoomDigest:
-    """What a room has. `newest` is the position of its newest event, `before` what was told of it last, in vain."""
+    """What a room has. `newest` is the position of its newest event, `before` what was told of it last, in vain.
+
+    `members` and `others` are as in RoomName.
+    """
 
     room: int
     newest: int
     before: MailedRoom | None
     name: str
+    members: Sequence[str]
+    others: int
     link: str
     is_invite: bool
     messages: list[Message]
@@ -176,11 +217,14 @@ class Digests:
         told = events[:MAX_MESSAGES][::-1]
         via = urlencode({"via": self._server_name})
         link = f"https://matrix.to/#/{quote(room.room_id, safe='!:')}/{quote(told[0].event_id, safe='$')}?{via}"
+        name = await self._room_name(room, user_id, told[-1])
         return RoomDigest(
             room=room.room,
             newest=newest,
             before=before,
-            name=await self._room_name(room, user_id, told[-1]),
+            name=name.name,
+            members=name.members,
+            others=name.others,
             link=link,
             is_invite=_is_invite(told[-1]),
             messages=[await self._message(room, event, now) for event in told],
@@ -191,7 +235,11 @@ class Digests:
         # Other servers write what they like for a time.
         sent_at = datetime.fromtimestamp(min(max(event.pdu.origin_server_ts, 0), now) / 1000, UTC)
         sender = await self._member_name(room, event.pdu.sender, event)
-        return Message(sender, one_line(text_of(event), MAX_TEXT_CHARS), f"{sent_at:%d %B, %H:%M} UTC")
+        kind = kind_of(event)
+        body = one_line(body_of(event, kind), MAX_TEXT_CHARS)
+        shown = TEXTS["text" if kind == "other" and body else kind]
+        text = one_line(shown.format(body=body, type=event.pdu.type), MAX_TEXT_CHARS)
+        return Message(sender, text, f"{sent_at:%d %B, %H:%M} UTC", kind, body, sent_at)
 
     async def _member_name(self, room: Room, user_id: str, event: StoredEvent) -> str:
         """A member's name in the room, by what is known of it or `event` tells, or their ID."""
@@ -201,46 +249,49 @@ class Digests:
             name = loaded[position].pdu.content.get("displayname") if position in loaded else None
         return (one_line(name, MAX_NAME_CHARS) if isinstance(name, str) else "") or user_id
 
-    async def _room_name(self, room: Room, user_id: str, newest: StoredEvent) -> str:
+    async def _room_name(self, room: Room, user_id: str, newest: StoredEvent) -> RoomName:
         """https://spec.matrix.org/v1.19/client-server-api/#calculating-the-display-name-for-a-room"""
         stripped = stripped_state(newest)
         for key, field in ((("m.room.name", ""), "name"), (("m.room.canonical_alias", ""), "alias")):
             event = room.pinned.get(key)
             name = (event.pdu.content if event is not None else stripped.get(key, {})).get(field)
             if isinstance(name, str) and (name := one_line(name, MAX_NAME_CHARS)):
-                return name
+                return RoomName(name)
         heroes = [await self._member_name(room, hero, newest) for hero in heroes_of(room, user_id)]
         if not room.state:  # of which no more is known than who invites
             heroes = [await self._member_name(room, newest.pdu.sender, newest)]
         if not heroes:
-            return "Empty room"
+            return RoomName("Empty room")
         others = 0 if not room.state else room.joined_count + room.invited_count - 1 - len(heroes)
         if others > 0:
-            return f"{', '.join(heroes)} and {others} others"
-        return heroes[0] if len(heroes) == 1 else f"{', '.join(heroes[:-1])} and {heroes[-1]}"
+            name = f"{', '.join(heroes)} and {others} others"
+        else:
+            name = heroes[0] if len(heroes) == 1 else f"{', '.join(heroes[:-1])} and {heroes[-1]}"
+        return RoomName(name, heroes, max(others, 0))
 
 
-def text_of(event: StoredEvent) -> str:
-    """What an event says, in the words of who wrote it where these are not encrypted."""
-    pdu = event.pdu
-    body = pdu.content.get("body")
-    body = body if isinstance(body, str) else ""
-    match pdu.type:
+def kind_of(event: StoredEvent) -> str:
+    """What an event is to a mail: a key of TEXTS."""
+    match event.pdu.type:
         case "m.room.encrypted":
-            return "An encrypted message"
+            return "encrypted"
         case "m.room.member" if _is_invite(event):
-            return "Invites you to this room"
+            return "invite"
         case "m.sticker":
-            return f"A sticker: {body}"
+            return "sticker"
         case "m.call.invite":
-            return "Calls you"
+            return "call"
         case "m.room.message":
-            kind = pdu.content.get("msgtype")
-            if isinstance(kind, str) and kind in FILES:
-                return f"Sends {FILES[kind]}: {body}"
-            return f"* {body}" if kind == "m.emote" else body
+            msgtype = event.pdu.content.get("msgtype")
+            return MESSAGES.get(msgtype, "text") if isinstance(msgtype, str) else "text"
         case _:
-            return body or f"Something new ({pdu.type})"
+            return "other"
+
+
+def body_of(event: StoredEvent, kind: str) -> str:
+    """The words of who wrote an event, where it is of a kind that has any and they are not encrypted."""
+    body = event.pdu.content.get("body")
+    return body if isinstance(body, str) and kind not in ("encrypted", "invite", "call") else ""
 
 
 def _is_invite(event: StoredEvent) -> bool:

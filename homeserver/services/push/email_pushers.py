@@ -163,7 +163,9 @@ class EmailPushers:
         # The time at which it was due may be another if it is sent again; what it tells of is not.
         about = f"{pusher.row.pusher} {sorted((room.room, room.newest) for room in digest.rooms)}"
         address = pusher.row.pushkey
-        mail = self._writer.write("notifications", address, values, about=about, headers=headers)
+        mail = self._writer.write(
+            "notifications", address, values, about=about, language=pusher.row.lang, headers=headers
+        )
         await self._transport.send(address, mail)
 
     def _told(self, room: int, up_to: int, before: MailedRoom | None, now: int) -> MailedRoom:
