@@ -48,6 +48,8 @@ def build_email(
         base.registry,
         base.user_rooms,
         base.events,
+        base.access,
+        rooms.aggregations,
         server_name=config.server_name,
     )
     notifications = EmailPushers(

@@ -234,6 +234,7 @@ async def test_what_is_not_to_be_seen_when_a_mail_is_due_is_not_told(post: Post)
         await say(carol, room_id, "words of one who is gone")
     await say(eve, shared, "words of one who is ignored")
     redacted = await say(bob, taken_back, "words that were taken back")
+    edited = await say(bob, shared, "words that were a password")
     root = await say(bob, threads, "the root")
     thread = {"m.relates_to": {"rel_type": "m.thread", "event_id": root}}
     in_thread = await say(bob, threads, "what was read in its thread", **thread)
@@ -245,6 +246,10 @@ async def test_what_is_not_to_be_seen_when_a_mail_is_due_is_not_told(post: Post)
     )
     # What happens before the mail is due.
     (await bob.in_room("PUT", taken_back, f"redact/{redacted}/1", {})).ok()
+    new = {"msgtype": "m.text", "body": "put otherwise"}
+    await say(
+        bob, shared, "* ", **{"m.new_content": new, "m.relates_to": {"rel_type": "m.replace", "event_id": edited}}
+    )
     await read(alice, threads, in_thread, kind="m.read.private", thread_id=root)
     for room_id in (left, back, declined):
         (await alice.in_room("POST", room_id, "leave", {})).ok()
@@ -259,7 +264,7 @@ async def test_what_is_not_to_be_seen_when_a_mail_is_due_is_not_told(post: Post)
     (await alice.request("PUT", f"profile/{alice.user_id}/displayname", {"displayname": "Alice A."})).ok()
     await post.pass_time()
     text = await next_notification(post, address)
-    for told in ("Shared", "to all", "An encrypted message", "Hidden", "in her time"):
+    for told in ("Shared", "to all", "put otherwise", "An encrypted message", "Hidden", "in her time"):
         assert text.count(told) == 1, f"{told}: {text}"
     absent = ("sight", "words of", "words that", "Carol", "Erased", "before", "thread", "Cellar", "AwgAEn", "clear")
     assert [words for words in absent if words in text] == []

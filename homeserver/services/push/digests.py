@@ -11,10 +11,13 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
+from homeserver.services.aggregations import Aggregations
 from homeserver.services.email.writing import one_line
+from homeserver.services.errors import Forbidden
 from homeserver.services.push.notification import Notifications, stripped_state
 from homeserver.services.push.rules import UsersRules
 from homeserver.services.receipts import Receipts
+from homeserver.services.rooms.access import Access
 from homeserver.services.rooms.erasure import is_erased
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.registry import RoomRegistry
@@ -129,6 +132,8 @@ class Digests:
         registry: RoomRegistry,
         user_rooms: UserRooms,
         events: EventCache,
+        access: Access,
+        aggregations: Aggregations,
         *,
         server_name: str,
     ) -> None:
@@ -139,6 +144,8 @@ class Digests:
         self._registry = registry
         self._user_rooms = user_rooms
         self._events = events
+        self._access = access
+        self._aggregations = aggregations
         self._server_name = server_name
 
     async def compose(self, user_id: str, after: int, told: Mapping[int, MailedRoom], now: int) -> Digest:
@@ -218,6 +225,7 @@ class Digests:
         via = urlencode({"via": self._server_name})
         link = f"https://matrix.to/#/{quote(room.room_id, safe='!:')}/{quote(told[0].event_id, safe='$')}?{via}"
         name = await self._room_name(room, user_id, told[-1])
+        edited = await self._edited(room, user_id, told)
         return RoomDigest(
             room=room.room,
             newest=newest,
@@ -227,16 +235,32 @@ class Digests:
             others=name.others,
             link=link,
             is_invite=_is_invite(told[-1]),
-            messages=[await self._message(room, event, now) for event in told],
+            messages=[await self._message(room, event, edited.get(event.position), now) for event in told],
             more=len(events) - len(told),
         )
 
-    async def _message(self, room: Room, event: StoredEvent, now: int) -> Message:
+    async def _edited(self, room: Room, user_id: str, events: Sequence[StoredEvent]) -> dict[int, Mapping[str, Any]]:
+        """Position -> the content that an event has been given by its sender since, of those that were edited.
+
+        https://spec.matrix.org/v1.19/client-server-api/#event-replacements
+        """
+        try:
+            reader = await self._access.access_readable_room(user_id, room.room_id)
+        except Forbidden:
+            return {}  # a room of which the user has but the invitation
+        bundles = await self._aggregations.bundles(reader, events)
+        edits = {position: bundle.edit for position, bundle in bundles.items() if bundle.edit is not None}
+        loaded = await self._events.load(edits.values())
+        contents = {position: loaded[edit].pdu.content.get("m.new_content") for position, edit in edits.items()}
+        return {position: content for position, content in contents.items() if isinstance(content, dict)}
+
+    async def _message(self, room: Room, event: StoredEvent, edited: Mapping[str, Any] | None, now: int) -> Message:
         # Other servers write what they like for a time.
         sent_at = datetime.fromtimestamp(min(max(event.pdu.origin_server_ts, 0), now) / 1000, UTC)
         sender = await self._member_name(room, event.pdu.sender, event)
-        kind = kind_of(event)
-        body = one_line(body_of(event, kind), MAX_TEXT_CHARS)
+        content = event.pdu.content if edited is None else edited
+        kind = kind_of(event, content)
+        body = one_line(body_of(content, kind), MAX_TEXT_CHARS)
         shown = TEXTS["text" if kind == "other" and body else kind]
         text = one_line(shown.format(body=body, type=event.pdu.type), MAX_TEXT_CHARS)
         return Message(sender, text, f"{sent_at:%d %B, %H:%M} UTC", kind, body, sent_at)
@@ -270,8 +294,8 @@ class Digests:
         return RoomName(name, heroes, max(others, 0))
 
 
-def kind_of(event: StoredEvent) -> str:
-    """What an event is to a mail: a key of TEXTS."""
+def kind_of(event: StoredEvent, content: Mapping[str, Any]) -> str:
+    """What an event is to a mail, with the content that it has by now: a key of TEXTS."""
     match event.pdu.type:
         case "m.room.encrypted":
             return "encrypted"
@@ -282,15 +306,15 @@ def kind_of(event: StoredEvent) -> str:
         case "m.call.invite":
             return "call"
         case "m.room.message":
-            msgtype = event.pdu.content.get("msgtype")
+            msgtype = content.get("msgtype")
             return MESSAGES.get(msgtype, "text") if isinstance(msgtype, str) else "text"
         case _:
             return "other"
 
 
-def body_of(event: StoredEvent, kind: str) -> str:
+def body_of(content: Mapping[str, Any], kind: str) -> str:
     """The words of who wrote an event, where it is of a kind that has any and they are not encrypted."""
-    body = event.pdu.content.get("body")
+    body = content.get("body")
     return body if isinstance(body, str) and kind not in ("encrypted", "invite", "call") else ""
 
 
