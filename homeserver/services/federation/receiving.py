@@ -106,12 +106,11 @@ class Receiving:
     async def take_in(
         self, room: Room, pdu: Pdu, *, origin: Origin = RECEIVED, is_recommended: bool = True
     ) -> Done | None:
-        """Gives an event its place in a room; what it stands on must be known.
+        """Gives an event its place in a room; what it stands on must be known, and what is known of it be in memory.
 
         Returns a future that is done when that is durable; None if it was known already. What the room's policy server
         does not recommend is soft-failed, if it is allowed at all. Raises Dropped, Overloaded.
         """
-        await self._events.load_ids((pdu.event_id,))  # by which `on_tip` tells that it is not known
         if is_recommended and (done := await self.on_tip(room, pdu, origin=origin)) is not None:
             return done
         async with self._claimed(room, pdu) as claimed:

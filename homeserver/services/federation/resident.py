@@ -135,6 +135,7 @@ class Resident:
         async with self._incoming.lock(room_id):
             room = await self.access_room(origin, room_id)
             await self._receiving.settle(room)
+            await self._events.load_ids((event_id,))  # it may be known already
             try:
                 done = await self._receiving.take_in(room, one.pdu, origin=Origin(), is_recommended=one.is_recommended)
             except Dropped as error:
