@@ -21,11 +21,12 @@ from homeserver.http.router import Router
 from homeserver.services.errors import MatrixError, NotFound
 from homeserver.services.media.remote import RemoteFile
 from homeserver.services.media.web import WebAnswer, WebFailure
-from homeserver.services.remote import RemoteRefused, RemoteUnreachable, TakeItems
-from matrix.canonical_json import encode_canonical_json, parse_json
+from homeserver.services.remote import RemoteMisbehaved, RemoteRefused, RemoteUnreachable, TakeItems
+from matrix.canonical_json import JsonError, encode_canonical_json, parse_json
 from matrix.json_lists import ListSplitter
 from matrix.signatures import SigningKey, VerifyKey
 from storage.server_keys import ServerKeyAnswer
+from tests.simulation.malice import Malice
 
 TIMEOUT_S = 30.0
 FOREVER_MS = 2**53 - 1
@@ -51,6 +52,7 @@ class Internet:
         self.servers: dict[str, Server] = {}
         self.keys: dict[str, SigningKey] = {}
         self.weather = Weather()
+        self.malice: Malice | None = None
         self.cut: set[frozenset[str]] = set()
         self.under_way = 0
         self.history = hashlib.blake2b(digest_size=8)
@@ -70,6 +72,8 @@ class Internet:
         if self._is_lost(origin, destination, weather.lost):
             await asyncio.sleep(TIMEOUT_S)
             raise RemoteUnreachable(destination, "the request was lost")
+        if self.malice is not None:
+            content = self.malice.request(origin, target, content)
         body = None if content is None else encode_canonical_json(content)
         if self._rng.random() < weather.repeated:
             repeat = asyncio.create_task(self._deliver_again(origin, destination, method, target, body))
@@ -83,7 +87,7 @@ class Internet:
         value = parse_json(answer)
         if status != 200:
             raise RemoteRefused(destination, status, value.get("errcode", ""), value.get("error", ""))
-        return value
+        return value if self.malice is None else self.malice.answer(destination, target, value)
 
     def _is_lost(self, one: str, other: str, share: float) -> bool:
         return self._rng.random() < share or frozenset((one, other)) in self.cut
@@ -169,8 +173,11 @@ class SimulatedNetwork:
         """See `Transport.request_lists`."""
         splitter = ListSplitter(lists)
         answer = await self.request(destination, method, path, query=query, content=content)
-        items = splitter.feed(orjson.dumps(answer))
-        last, rest = splitter.finish()
+        try:
+            items = splitter.feed(encode_canonical_json(answer))
+            last, rest = splitter.finish()
+        except JsonError as error:
+            raise RemoteMisbehaved(destination, str(error)) from None
         await take([*items, *last])
         return rest
 

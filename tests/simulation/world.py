@@ -35,6 +35,7 @@ from storage.events import EventKind
 from tests.conftest import make_config
 from tests.simulation.databases import SimulatedDatabase
 from tests.simulation.expectation import Expectation
+from tests.simulation.malice import Malice
 from tests.simulation.network import Internet, SimulatedNetwork, Weather
 from tests.simulation.report import describe
 from tests.simulation.virtual_time import VirtualTimeLoop
@@ -110,6 +111,8 @@ class World:
 
     def __init__(self, seed: int, urls: list[str]) -> None:
         self.rng = random.Random(seed)
+        self.malice_rng = random.Random(f"malice {seed}")
+        self.has_malice = seed % 3 == 0
         self.internet = Internet(self.rng)
         self._directory = tempfile.TemporaryDirectory(prefix="weft-simulation-")
         self.servers: list[SimServer] = []
@@ -155,6 +158,9 @@ class World:
             repeated=self.rng.choice((0, 0.2)),
             max_delay_s=self.rng.choice((0.05, 1.0, 5.0)),
         )
+        if self.has_malice:
+            liar, share = self.malice_rng.choice(self.servers).name, self.malice_rng.choice((0.1, 0.3))
+            self.internet.malice = Malice(self.malice_rng, liar, share)
         tasks = []
         for _ in range(actions):
             await asyncio.sleep(self.rng.random() * MAX_PAUSE_S)
@@ -211,7 +217,7 @@ class World:
                     await server.start()
 
     async def _heal(self) -> None:
-        self.internet.weather, self.internet.cut = Weather(), set()
+        self.internet.weather, self.internet.cut, self.internet.malice = Weather(), set(), None
         for server in self.servers:
             if server.server is None:
                 await server.start()
