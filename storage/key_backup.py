@@ -82,7 +82,7 @@ RETURNING xmax = 0 AS is_new
 KEYS = """
 SELECT room_id, session_id, first_message_index, forwarded_count, is_verified, session_data FROM backed_up_keys
 WHERE backup = $1 AND ($2::text IS NULL OR room_id = $2) AND ($3::text IS NULL OR session_id = $3)
-ORDER BY room_id, session_id
+    AND ($4::text IS NULL OR (room_id, session_id) > ($4, $5)) ORDER BY room_id, session_id LIMIT $6
 """
 DELETE_KEYS = """
 DELETE FROM backed_up_keys
@@ -154,10 +154,17 @@ class KeyBackupRepository:
             return BackupState(*await connection.fetchrow(CHANGE, found.backup, sum(stored)))
 
     async def load_keys(
-        self, backup: int, room_id: str | None = None, session_id: str | None = None
+        self,
+        backup: int,
+        room_id: str | None = None,
+        session_id: str | None = None,
+        *,
+        after: tuple[str, str] | None = None,
+        limit: int,
     ) -> list[BackedUpKeyRow]:
-        """The keys of a backup, of one room or of one session in it."""
-        return [BackedUpKeyRow(*row) for row in await self._pool.fetch(KEYS, backup, room_id, session_id)]
+        """Up to `limit` keys of a backup, of one room or of one session in it, `after` (room ID, session ID)."""
+        rows = await self._pool.fetch(KEYS, backup, room_id, session_id, *(after or (None, None)), limit)
+        return [BackedUpKeyRow(*row) for row in rows]
 
     async def delete_keys(
         self, user_id: str, version: int, room_id: str | None = None, session_id: str | None = None

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 import msgspec
 import orjson
 
 from homeserver.http.request import Request, Result, Route
+from homeserver.http.streams import send_json
 from homeserver.services.encryption.key_backup import backed_up_key, backup_json, key_json
 from homeserver.services.errors import InvalidParam, MissingParam, NotFound
 from storage.key_backup import BackedUpKeyRow, BackupState
 
+Parts = AsyncIterator[list[BackedUpKeyRow]]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
 
@@ -99,24 +100,21 @@ async def put_room_key_by_session_id(request: Request) -> Result:
 
 async def get_room_keys(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3room_keyskeys"""
-    rooms = [
-        orjson.dumps(room_id) + b':{"sessions":' + _sessions_json(list(rows)) + b"}"
-        for room_id, rows in groupby(await _load(request), lambda row: row.room_id)
-    ]
-    return b'{"rooms":{' + b",".join(rooms) + b"}}"
+    return await send_json(request, _all_json(await _load(request)))
 
 
 async def get_room_keys_by_room_id(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3room_keyskeysroomid"""
-    return b'{"sessions":' + _sessions_json(await _load(request)) + b"}"
+    return await send_json(request, _room_json(await _load(request)))
 
 
 async def get_room_key_by_session_id(request: Request) -> Result:
     """https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3room_keyskeysroomidsessionid"""
-    rows = await _load(request)
-    if not rows:
+    user_id, params = request.requester.user_id, request.params
+    row = await request.server.key_backup.load_key(user_id, _version(request), params["roomId"], params["sessionId"])
+    if row is None:
         raise NotFound("There is no such key in the backup")
-    return key_json(rows[0])
+    return key_json(row)
 
 
 async def delete_room_keys(request: Request) -> Result:
@@ -152,11 +150,9 @@ async def _put(request: Request, rows: Iterator[BackedUpKeyRow]) -> Result:
     return _state_json(await request.server.key_backup.put_keys(request.requester.user_id, _version(request), rows))
 
 
-async def _load(request: Request) -> list[BackedUpKeyRow]:
-    params = request.params
-    return await request.server.key_backup.load_keys(
-        request.requester.user_id, _version(request), params.get("roomId"), params.get("sessionId")
-    )
+async def _load(request: Request) -> Parts:
+    room_id = request.params.get("roomId")
+    return await request.server.key_backup.load_keys(request.requester.user_id, _version(request), room_id)
 
 
 async def _delete(request: Request) -> Result:
@@ -171,8 +167,36 @@ def _state_json(state: BackupState) -> Result:
     return {"etag": str(state.etag), "count": state.key_count}
 
 
-def _sessions_json(rows: list[BackedUpKeyRow]) -> bytes:
-    return b"{" + b",".join([orjson.dumps(row.session_id) + b":" + key_json(row) for row in rows]) + b"}"
+async def _all_json(parts: Parts) -> AsyncIterator[bytes]:
+    """Room ID -> keys, a part at a time: a room may go on in the next one."""
+    yield b'{"rooms":{'
+    room_id = None
+    async for rows in parts:
+        pieces = []
+        for row in rows:
+            if row.room_id == room_id:
+                pieces.append(b",")
+            else:
+                pieces += (b"" if room_id is None else b"}},", orjson.dumps(row.room_id), b':{"sessions":{')
+                room_id = row.room_id
+            pieces.append(_session_json(row))
+        yield b"".join(pieces)
+    yield b"}}" if room_id is None else b"}}}}"
+
+
+async def _room_json(parts: Parts) -> AsyncIterator[bytes]:
+    """The keys of one room, a part at a time."""
+    yield b'{"sessions":{'
+    separator = b""
+    async for rows in parts:
+        if rows:
+            yield separator + b",".join(map(_session_json, rows))
+            separator = b","
+    yield b"}}"
+
+
+def _session_json(row: BackedUpKeyRow) -> bytes:
+    return orjson.dumps(row.session_id) + b":" + key_json(row)
 
 
 VERSION = "/_matrix/client/v3/room_keys/version"

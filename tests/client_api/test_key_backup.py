@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from homeserver.services.encryption.key_backup import KEYS_AT_ONCE
 from tests.client import Answer, Homeserver, User
 from tests.client_api.encryption import password_auth
 from tests.client_api.support import encode
@@ -106,6 +108,24 @@ async def test_keys_are_stored_and_read_by_all_by_room_and_alone(alice: User) ->
     check(await alice.request("DELETE", path, version=version), 0)
     assert await get(alice, version) == {"rooms": {}}
     assert len(set(etags)) == 7, "an etag that comes back would hide a change"
+
+
+async def test_large_backups_are_sent_as_they_are_read(alice: User) -> None:
+    version = await new_backup(alice)
+    rooms = {
+        f"!{number}:weft.test": {"sessions": {f"s{n}": key(n, text="x" * 1000) for n in range(count)}}
+        for number, count in enumerate((KEYS_AT_ONCE, 1, 2 * KEYS_AT_ONCE + 7))
+    }
+    for room in rooms.items():
+        (await put(alice, version, "", {"rooms": dict([room])})).ok()
+    for encoding in ("identity", "gzip"):
+        path, headers = "/_matrix/client/v3/room_keys/keys", {"Accept-Encoding": encoding}
+        answer = await alice.homeserver.fetch("GET", path, token=alice.token, headers=headers, version=version)
+        assert answer.headers.get("Content-Encoding", "identity") == encoding
+        assert "Content-Length" not in answer.headers
+        assert json.loads(answer.ok()) == {"rooms": rooms}
+    for room_id, keys in rooms.items():
+        assert await get(alice, version, f"/{encode(room_id)}") == keys
 
 
 async def test_keys_go_into_the_current_backup_alone(alice: User) -> None:

@@ -5,7 +5,7 @@ https://spec.matrix.org/v1.19/client-server-api/#server-side-key-backups
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -25,6 +25,8 @@ MAX_SESSION_DATA_BYTES = 65_536
 MAX_NAME_BYTES = 255
 MAX_KEYS = 500_000
 """Most keys in one backup."""
+KEYS_AT_ONCE = 500
+"""How many keys are in memory at once while they are read."""
 MAX_VERSION_DIGITS = 18
 
 
@@ -87,12 +89,30 @@ class KeyBackup:
             raise NotFound("There is no such backup")
         return state
 
-    async def load_keys(
-        self, user_id: str, version: str, room_id: str | None = None, session_id: str | None = None
-    ) -> list[BackedUpKeyRow]:
-        """The keys of a backup, of one room or of one session in it."""
+    async def load_key(self, user_id: str, version: str, room_id: str, session_id: str) -> BackedUpKeyRow | None:
+        """A key of a backup, if it is there."""
         backup = (await self.access(user_id, version)).backup
-        return await self._repository.load_keys(backup, room_id, session_id)
+        rows = await self._repository.load_keys(backup, room_id, session_id, limit=1)
+        return rows[0] if rows else None
+
+    async def load_keys(
+        self, user_id: str, version: str, room_id: str | None = None
+    ) -> AsyncIterator[list[BackedUpKeyRow]]:
+        """The keys of a backup or of one room in it, by room and session, a part at a time.
+
+        What changes meanwhile is there as it was or as it is.
+        """
+        backup = (await self.access(user_id, version)).backup
+        return self._parts(backup, room_id)
+
+    async def _parts(self, backup: int, room_id: str | None) -> AsyncIterator[list[BackedUpKeyRow]]:
+        after = None
+        while True:
+            rows = await self._repository.load_keys(backup, room_id, after=after, limit=KEYS_AT_ONCE)
+            yield rows
+            if len(rows) < KEYS_AT_ONCE:
+                return
+            after = (rows[-1].room_id, rows[-1].session_id)
 
     async def delete_keys(
         self, user_id: str, version: str, room_id: str | None = None, session_id: str | None = None
