@@ -62,7 +62,7 @@ class HttpPushGateway:
             ):
                 if response.status != 200:
                     raise PushFailed(f"answered {response.status}", retry_after_ms=_retry_after_ms(response))
-                return _rejected(await response.content.read(MAX_ANSWER_BYTES))
+                return _rejected(await _read(response.content))
         except TimeoutError:
             raise PushFailed("did not answer in time") from None
         except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as error:
@@ -72,6 +72,14 @@ class HttpPushGateway:
         """Closes all connections."""
         if self._session is not None:
             await self._session.close()
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    """The whole answer, however it comes; of one that is too long the beginning, which is no JSON."""
+    body = b""
+    while len(body) < MAX_ANSWER_BYTES and (chunk := await content.readany()):
+        body += chunk
+    return body[:MAX_ANSWER_BYTES]
 
 
 def _retry_after_ms(response: aiohttp.ClientResponse) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -48,7 +49,7 @@ class Gateway:
         self.is_open.set()
         self._changed = asyncio.Condition()
 
-    async def handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         """Takes a notification."""
         body = await request.json()
         self.tried += 1
@@ -60,7 +61,18 @@ class Gateway:
         self.taken.append(body["notification"])
         async with self._changed:
             self._changed.notify_all()
-        return web.json_response({"rejected": self.rejected})
+        return await self._answer(request, {"rejected": self.rejected})
+
+    async def _answer(self, request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
+        """Answers in two pieces, the second of which takes its time, as it may over the network."""
+        body = json.dumps(answer).encode()
+        response = web.StreamResponse()
+        response.content_length = len(body)
+        await response.prepare(request)
+        await response.write(body[:5])
+        await asyncio.sleep(0.001)
+        await response.write(body[5:])
+        return response
 
     async def wait(self, until: Callable[[], bool]) -> None:
         """Returns once something is so."""

@@ -259,6 +259,8 @@ async def test_a_rejected_pushkey_goes(alice: User, bob: User, gateway: Gateway)
     await gateway.wait(lambda: len(gateway.taken) == 2)
     last = await alice.send(room_id, "two")
     await gateway.wait(lambda: last in gateway.event_ids("alive"))
+    known = alice.homeserver.running.server.pushers.known  # type: ignore[union-attr]
+    await eventually(lambda: [pusher.row.pushkey for pusher in known(bob.user_id).pushers] == ["alive"])
     assert last not in gateway.event_ids("dead")
     pushers = (await bob.request("GET", "pushers")).ok()["pushers"]
     assert [pusher["pushkey"] for pusher in pushers] == ["alive"]
