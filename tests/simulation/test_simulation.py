@@ -1,8 +1,8 @@
-"""Rooms converge, whatever the network and the servers do: here a hundred of them, ten in each world. In every third world
-one server is malicious.
+"""Rooms converge, whatever the network and the servers do: here a hundred of them, ten in each world.
 
-`make simulate SEED=1 ROUNDS=100` looks at more. Each server must have exactly the state that follows from the events it
-stands on, worked out anew from the first (`expectation`). https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
+In every third world one server is malicious. `make simulate SEED=1 ROUNDS=100` looks at more. Each server must have
+exactly the state that follows from the events it stands on, worked out anew from the first (`expectation`).
+https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 """
 
 from __future__ import annotations
