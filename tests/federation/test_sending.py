@@ -21,7 +21,7 @@ from benchmarks.authority import Authority
 from config.schema import Listener
 from matrix.hashes import compute_event_id
 from matrix.room_versions import ROOM_VERSIONS
-from matrix.signatures import hash_and_sign_event
+from matrix.signatures import hash_and_sign_event, sign_event
 from tests.client import Homeserver, User
 from tests.conftest import make_config, started
 from tests.databases import Clones
@@ -233,6 +233,23 @@ async def test_what_was_not_answered_comes_again_after_a_restart(receiver: Recei
         await receiver.until(lambda: kicked() and bool(edus()))
     assert [edu["content"]["messages"] for edu in edus()] == [message["messages"]]
     assert set(receiver.bodies) <= set(bodies)  # the room is the other server's business no more
+
+
+async def test_whose_invitation_is_taken_back_is_told(weft: Homeserver, receiver: Receiver) -> None:
+    alice, eve = await weft.register(), f"@eve:{receiver.peer.name}"
+    room_id = await alice.create_room()
+
+    async def sign(request: web.BaseRequest) -> web.StreamResponse:
+        event = orjson.loads(await request.read())["event"]
+        return web.json_response({"event": sign_event(event, VERSION, receiver.peer.name, receiver.peer.key)})
+
+    receiver.peer.handlers[f"/_matrix/federation/v2/invite/{room_id}/"] = sign
+    (await alice.in_room("POST", room_id, "invite", {"user_id": eve})).ok()
+    await alice.send(room_id, "which nobody there is to hear")
+    (await alice.in_room("POST", room_id, "kick", {"user_id": eve})).ok()
+    await receiver.until(lambda: bool(receiver.taken))
+    (leave,) = receiver.taken[0]["pdus"]
+    assert (leave["state_key"], leave["content"]["membership"]) == (eve, "leave")
 
 
 async def test_events_are_caught_up_with_after_a_restart(receiver: Receiver, restart: Restart) -> None:

@@ -148,7 +148,7 @@ class Acceptance:
         if relation is not None:
             row = RelationRow(position, room.room, relation.event_id, relation.rel_type, pdu.type, pdu.sender)
             writes.relations.append(row)
-        if origin.is_outgoing and room.is_shared:
+        if origin.is_outgoing and (room.is_shared or _shows_out(pdu, self._server_name)):
             writes.outgoing.append(position)
         return Accepted(event, changes)
 
@@ -462,3 +462,16 @@ def redact_stored(target: StoredEvent, redaction: StoredEvent, writes: Writes) -
     relation = kept_relation(target.pdu.type, target.pdu.state_key, target.pdu.content)
     parent = None if relation is None else relation.event_id
     writes.redactions.append(Redaction(target.room, target.position, redacted, redaction.position, parent))
+
+
+def _shows_out(pdu: Pdu, server_name: str) -> bool:
+    """Whether a user of another server is shown out, of an invitation too: that server is told, whoever is in the room.
+
+    https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room
+    """
+    return (
+        pdu.type == "m.room.member"
+        and pdu.state_key is not None
+        and get_domain(pdu.state_key) != server_name
+        and pdu.content.get("membership") in ("leave", "ban")
+    )
