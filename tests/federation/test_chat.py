@@ -123,6 +123,9 @@ async def test_a_knock_is_heard(make_server: MakeServer) -> None:
     (await bob.request("POST", path, {"reason": "please"})).ok()
     assert (await state_event(alice, room_id, "m.room.member", bob.user_id)).ok()["membership"] == "knock"
     assert room_id in (await bob.sync())["rooms"]["knock"]
+    (await bob.in_room("POST", room_id, "leave", {})).ok()
+    assert (await state_event(alice, room_id, "m.room.member", bob.user_id)).ok()["membership"] == "leave"
+    (await bob.request("POST", path, {"reason": "please"})).ok()
     (await alice.in_room("POST", room_id, "invite", {"user_id": bob.user_id})).ok()
     assert room_id in (await bob.sync())["rooms"]["invite"]
     (await bob.request("POST", f"join/{quote(room_id, safe='')}", {})).ok()

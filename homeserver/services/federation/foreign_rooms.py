@@ -18,6 +18,7 @@ from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
 from homeserver.services.rooms.user_rooms import UserRooms
 from homeserver.services.stream import Stream
+from matrix.identifiers import get_domain
 from matrix.pdu import Pdu
 from matrix.room_versions import RoomVersion
 from storage.events import EventKind, StoredEvent
@@ -27,6 +28,8 @@ from storage.stream import Writes
 MAX_STRIPPED_EVENTS = 100
 MAX_STRIPPED_BYTES = 256 * 1024
 """How much of what another server tells of a room is kept: with room for a few events of the largest size."""
+VIA = "via"
+"""What stands in `unsigned`, for this server alone, beside what was told of the room."""
 STRIPPED_KEYS = ("type", "sender", "state_key", "content", "origin_server_ts", "event_id")
 
 
@@ -72,8 +75,13 @@ class ForeignRooms:
         event = (await self._events.load([user_room.position])).get(user_room.position)
         return event if event is not None and event.kind == EventKind.OUTLIER else None
 
-    async def persist_membership(self, pdu: Pdu, stripped_state: list[Any], key: str) -> None:
-        """Keeps a member event with what was told of the room, `unsigned.invite_room_state` or `knock_room_state`."""
+    async def persist_membership(
+        self, pdu: Pdu, stripped_state: list[Any], key: str, *, via: str | None = None
+    ) -> None:
+        """Keeps a member event with what was told of the room, `unsigned.invite_room_state` or `knock_room_state`.
+
+        `via` is the server in the room that has taken it in, where that is not the sender's (`server_behind`).
+        """
         user_id = pdu.state_key
         assert user_id is not None
         room_id = pdu.room_id
@@ -86,7 +94,8 @@ class ForeignRooms:
         await self._user_rooms.load(user_id)
         async with self._events.claims.holding((pdu.event_id,)):
             if (await self._events.load_id(pdu.event_id)) is None:
-                await self._store(room, room_row, pdu, user_id, {key: _kept(stripped_state)})
+                unsigned = {key: _kept(stripped_state)} | ({} if via is None else {VIA: via})
+                await self._store(room, room_row, pdu, user_id, unsigned)
 
     async def _store(
         self, room: Room, room_row: RoomRow | None, pdu: Pdu, user_id: str, unsigned: dict[str, Any]
@@ -132,6 +141,13 @@ def _kept(stripped_state: list[Any]) -> list[dict[str, Any]]:
             size += added
             kept.append(stripped)
     return kept
+
+
+def server_behind(event: StoredEvent) -> str:
+    """A server that was in the room when a member event was made: the inviter's, or the one that heard a knock."""
+    unsigned = event.pdu.json.get("unsigned")
+    via = unsigned.get(VIA) if isinstance(unsigned, dict) else None
+    return via if isinstance(via, str) else get_domain(event.pdu.sender)
 
 
 def strip(event: Any) -> dict[str, Any]:

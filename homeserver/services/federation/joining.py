@@ -17,7 +17,12 @@ from typing import Any
 
 from homeserver.logs import get_logger
 from homeserver.services.errors import MatrixError
-from homeserver.services.federation.foreign_rooms import MAX_STRIPPED_EVENTS, ForeignRooms, is_stripped_event
+from homeserver.services.federation.foreign_rooms import (
+    MAX_STRIPPED_EVENTS,
+    ForeignRooms,
+    is_stripped_event,
+    server_behind,
+)
 from homeserver.services.federation.gathering import Gathering, lists_of
 from homeserver.services.federation.handshake import Accomplished, Handshake
 from homeserver.services.federation.incoming_events import IncomingEvents
@@ -167,7 +172,7 @@ class Joining:
             done = await self._handshake.run("knock", user_id, room_id, servers, content)
             told = done.answer.get("knock_room_state")
             shown = await self._identifying(done.pdu, told) if isinstance(told, list) else []
-            await self._foreign_rooms.persist_membership(done.pdu, shown, "knock_room_state")
+            await self._foreign_rooms.persist_membership(done.pdu, shown, "knock_room_state", via=done.server)
 
     async def _identifying(self, knock: Pdu, told: Sequence[object]) -> list[object]:
         """What a server told of a room, without what is none of its events where that can be found out.
@@ -200,7 +205,7 @@ class Joining:
         before = await self._foreign_rooms.load_membership_event(user_id, room_id)
         if before is None or before.pdu.content.get("membership") not in ("invite", "knock"):
             return False
-        servers = [get_domain(before.pdu.sender)]
+        servers = [server_behind(before)]
         if (of_room := get_domain(room_id)) and of_room not in servers:
             servers.append(of_room)
         try:
