@@ -133,6 +133,15 @@ async def test_a_server_that_is_set_up_anew_counts_anew(alice: User, eve: Eve) -
     assert eve.asked == 2
 
 
+async def test_a_server_need_not_count(alice: User, eve: Eve) -> None:
+    assert await seen(alice, eve) == {"A": "one"}
+    for key in ("two", "three"):
+        eve.devices = {"A": eve.keys("A", key)}
+        placeholder = {"device_id": "placeholder", "device_display_name": "Placeholder", "stream_id": 1, "prev_id": []}
+        await eve.tell("m.device_list_update", {"user_id": eve.user_id, **placeholder})
+        assert await seen(alice, eve) == {"A": key}
+
+
 async def test_what_does_not_tell_its_number_is_asked_for_again_after_a_change(alice: User, eve: Eve) -> None:
     answer_devices = eve.peer.handlers.pop(DEVICES)
     for _ in range(2):

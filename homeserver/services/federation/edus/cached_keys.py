@@ -207,14 +207,16 @@ class CachedKeys:
 def _has(update: ListUpdate, row: RemoteListRow) -> bool:
     """Whether a list has a change already.
 
-    One that is older than the list and says something else may be from a server that counts anew, since it was set up
-    anew under its old name: it leaves a gap.
+    One that is older than the list and says something else leaves a gap. Its server may count anew, since it was set up
+    anew under its old name; or not count at all, and tell of a device that does not exist to have the list fetched.
     """
     if row.stream_id == UNKNOWN_STREAM_ID or update.stream_id > row.stream_id:
         return False
     kept = orjson.loads(row.json)["device_keys"].get(update.device_id)
+    if update.deleted or kept is None:
+        return update.deleted and kept is None
     told: Devices = {"device_keys": {}}
-    _set_device(told, update.device_id, None if update.deleted else update.keys, update.device_display_name)
+    _set_device(told, update.device_id, update.keys, update.device_display_name)
     return bool(kept == told["device_keys"].get(update.device_id))
 
 
