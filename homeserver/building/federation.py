@@ -30,6 +30,7 @@ from homeserver.services.federation.partial_rooms import PartialRooms
 from homeserver.services.federation.parts import FederationParts, RemoteRooms
 from homeserver.services.federation.policy_servers import PolicyServers
 from homeserver.services.federation.receiving import Receiving
+from homeserver.services.federation.redactions import Redactions
 from homeserver.services.federation.resident import Resident
 from homeserver.services.federation.sending.sender import Sender
 from homeserver.services.federation.taking_back import TakingBack
@@ -50,6 +51,7 @@ class _Events:
     outliers: Outliers
     missing_events: MissingEvents
     receiving: Receiving
+    redactions: Redactions
     policy_servers: PolicyServers
     incoming: IncomingEvents
     partial_rooms: PartialRooms
@@ -96,9 +98,15 @@ async def build_federation(base: Foundation, rooms: RoomParts, encryption: Encry
     dummy_events = DummyEvents(base.access, rooms.sending, base.clock)
     base.acceptance.observers.append(dummy_events.on_event)
     backfill = Backfill(
-        base.stream, base.events, base.rows.events, transport, events.verification, events.missing_events
+        base.stream,
+        base.events,
+        base.rows.events,
+        transport,
+        events.verification,
+        events.missing_events,
+        events.redactions,
     )
-    await events.receiving.open()
+    await events.redactions.open()
     await backfill.open()
     rooms.timelines.fill_back = backfill.fill
     rooms.membership.remote = RemoteRooms(members.joining, members.inviting)
@@ -109,6 +117,7 @@ async def build_federation(base: Foundation, rooms: RoomParts, encryption: Encry
         incoming=events.incoming,
         transactions=IncomingTransactions(events.incoming, edus.incoming, repository, base.clock),
         receiving=events.receiving,
+        redactions=events.redactions,
         resident=members.resident,
         inviting=members.inviting,
         third_party_invites=members.third_party_invites,
@@ -136,7 +145,8 @@ def _build_events(base: Foundation, repository: FederationRepository) -> _Events
     branches = Branches(base.events, base.rows.snapshots)
     outliers = Outliers(base.stream, base.events)
     missing_events = MissingEvents(transport, verification, outliers, base.events, branches)
-    receiving = Receiving(base.stream, base.events, base.acceptance, branches, base.missing, repository)
+    redactions = Redactions(base.events, branches, repository)
+    receiving = Receiving(base.stream, base.events, base.acceptance, branches, base.missing, redactions)
     policy_servers = PolicyServers(transport, base.clock)
     holding = Holding(partial_rows)
     incoming = IncomingEvents(
@@ -166,6 +176,7 @@ def _build_events(base: Foundation, repository: FederationRepository) -> _Events
         outliers=outliers,
         missing_events=missing_events,
         receiving=receiving,
+        redactions=redactions,
         policy_servers=policy_servers,
         incoming=incoming,
         partial_rooms=partial_rooms,

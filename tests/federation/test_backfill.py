@@ -10,7 +10,7 @@ from aiohttp import web
 
 from matrix.pdu import build_pdu
 from tests.client import Homeserver
-from tests.client_api.support import encode
+from tests.client_api.support import encode, page_through
 from tests.federation.peer import Peer, json
 from tests.federation.test_hostile_events import Intruder, is_shown
 from tests.federation.test_hostile_rooms import VERSION, Host
@@ -117,3 +117,31 @@ async def test_history_is_what_was_before_and_nothing_beside_it(weft: Homeserver
     page = (await alice.in_room("GET", host.room_id, "messages", dir="b", limit=50)).ok()
     assert [event["event_id"] for event in page["chunk"]][-4:] == [pdu.event_id for pdu in past[1:]]
     assert aside.event_id not in [event["event_id"] for event in page["chunk"]]
+
+
+async def test_history_shows_redactions_that_have_an_effect(weft: Homeserver, peer: Peer) -> None:
+    """Also one whose target another server gives as it was, and later than the redaction."""
+    alice = await weft.register()
+    host = Host(peer, weft)
+    create, member, rules = host.state
+    auth = [create, member]
+    first = host.event("m.room.message", {"body": "first"}, [rules], auth, state_key=None)
+    second = host.event("m.room.message", {"body": "second"}, [first], auth, state_key=None)
+    good = host.event("m.room.redaction", {"redacts": second.event_id}, [second], auth, state_key=None)
+    early = host.event("m.room.redaction", {"redacts": first.event_id}, [good], auth, state_key=None)
+    void = host.event("m.room.redaction", {"redacts": "$" + "x" * 43}, [early], auth, state_key=None)
+    host.newest = void
+    (await host.let_in(alice)).ok()
+    chunks = [[void, early, good, second], [first, rules, member, create]]
+
+    async def backfill(_request: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response({"pdus": [pdu.json for pdu in (chunks.pop(0) if chunks else [])]})
+
+    peer.handlers[f"{FEDERATION}/backfill/{host.room_id}"] = backfill
+    ids = {"pdu_ids": [pdu.event_id for pdu in host.state], "auth_chain_ids": [create.event_id]}
+    peer.handlers[f"{FEDERATION}/state_ids/{host.room_id}"] = json(ids)
+    shown = {event["event_id"]: event for event in await page_through(alice, host.room_id, "b", limit=50)}
+    assert {first.event_id, second.event_id, good.event_id} <= shown.keys()
+    assert {early.event_id, void.event_id}.isdisjoint(shown)
+    by = [shown[pdu.event_id]["unsigned"]["redacted_by"] for pdu in (first, second)]
+    assert (by, shown[first.event_id]["content"]) == ([early.event_id, good.event_id], {})

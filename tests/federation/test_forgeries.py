@@ -14,6 +14,7 @@ from config.schema import Caches
 from homeserver.services.federation.dummy_events import MAX_EXTREMITIES, MAX_PATIENT_EXTREMITIES
 from homeserver.services.federation.outliers import Packed
 from homeserver.services.federation.verification import Verified
+from matrix.pdu import EventReference
 from matrix.pdu_format import MAX_PREV_EVENTS
 from matrix.signatures import SigningKey, sign_event
 from tests.client import Homeserver, User
@@ -77,6 +78,7 @@ async def test_an_id_that_another_event_has_is_not_given_to_this_one(alice: User
         second = sender.event(opaque_id="chosen")
         assert "error" in (await sender.send(second)).ok()["pdus"][first.event_id]
     known = await server.events.load_id(first.event_id)
+    assert known is not None
     assert (known.pdu.json, known.room) == (first.json, room.room)
     twin = intruder.event("m.room.member", **fields)
     here = await server.access.access_joined_room(alice.user_id, intruder.room_id)
@@ -136,3 +138,25 @@ async def test_very_many_branches_are_brought_together_at_once(alice: User, peer
     async with asyncio.timeout(10):
         while len(room.tip.extremities) > MAX_EXTREMITIES:
             await alice.sync()
+
+
+@pytest.mark.parametrize("version", ["10", "12"])
+async def test_redactions_without_effect_are_not_shown(alice: User, peer: Peer, version: str) -> None:
+    """Clients would believe them."""
+    intruder = await enter(alice, peer, version)
+    sent = await alice.send(intruder.room_id, "mine")
+    later = intruder.event(content={"body": "mallory's"})
+    for target in (sent, "$" + "x" * 43, later.event_id, "$" + "".join(map(str, range(9000))), None):
+        content = {"redacts": sent, "reason": "Because"}
+        before = [EventReference(sent, "")] if target == sent else [intruder.join.reference]
+        redaction = intruder.event("m.room.redaction", content, redacts=target, prev_events=before)
+        if target is None and version == "12":
+            redaction = intruder.event("m.room.redaction", {})
+        assert (await intruder.send(redaction)).ok() == {"pdus": {redaction.event_id: {}}}
+        assert not await is_shown(alice, intruder.room_id, redaction.event_id)
+        if target == later.event_id:
+            await intruder.send(later)
+            shown = (await alice.in_room("GET", intruder.room_id, f"event/{encode(target)}")).ok()
+            assert (shown["content"], shown["unsigned"]["redacted_by"]) == ({}, redaction.event_id)
+    shown = (await alice.in_room("GET", intruder.room_id, f"event/{encode(sent)}")).ok()
+    assert shown["content"]["body"] == "mine"

@@ -18,14 +18,18 @@ from weakref import WeakValueDictionary
 from homeserver.logs import get_logger
 from homeserver.services.federation.missing_events import MissingEvents, list_of
 from homeserver.services.federation.outliers import check_by_auth_events, create_event_id, is_same
+from homeserver.services.federation.redactions import NO_REDACTION, Redacting, Redactions
 from homeserver.services.federation.verification import Verification, Verified
 from homeserver.services.remote import RemoteFailure, Transport
 from homeserver.services.rooms.acceptance import redact_stored
 from homeserver.services.rooms.branches import State
 from homeserver.services.rooms.event_cache import EventCache
-from homeserver.services.rooms.room import Room, StateKey
+from homeserver.services.rooms.room import CREATE, POWER_LEVELS, Room, StateKey
 from homeserver.services.stream import Stream
+from matrix.event_auth import redaction_applies
+from matrix.identifiers import is_event_id
 from matrix.pdu import Pdu
+from matrix.power_levels import PowerLevels
 from matrix.relations import kept_relation
 from storage.events import EventKind, EventMove, EventRepository, StoredEvent
 from storage.relations import RelationRow
@@ -61,6 +65,7 @@ class Backfill:
         transport: Transport,
         verification: Verification,
         missing_events: MissingEvents,
+        redactions: Redactions,
     ) -> None:
         self._stream = stream
         self._events = events
@@ -68,6 +73,7 @@ class Backfill:
         self._transport = transport
         self._verification = verification
         self._missing_events = missing_events
+        self._redactions = redactions
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._next = -1
 
@@ -158,6 +164,8 @@ class Backfill:
         bases = {event_id: await self._missing_events.whole(room, state) for event_id, state in before.items()}
         auth_ids = {event_id for pdu in pdus for event_id in (*pdu.auth_events, create_event_id(pdu) or "")}
         auth_events = await self._events.load_ids(auth_ids - {""})
+        targets = await self._events.load_ids({pdu.redacts for pdu in pdus if pdu.redacts is not None})
+        redacted_by = await self._redacted_by(room, pdus, known)
         writes = Writes()
         position = self._next - len(pdus)
         self._next = position
@@ -169,15 +177,32 @@ class Backfill:
             if place is None:
                 continue
             event = StoredEvent(position=position, room=room.room, pdu=pdu, snapshot=place.snapshot)
+            redacting = NO_REDACTION
             if not self._is_allowed(pdu, {**auth_events, **made}):
                 event.kind = EventKind.REJECTED
+            elif pdu.type == "m.room.redaction" or pdu.event_id in redacted_by:
+                redacting = _redacting(pdu, targets | made, auth_events | made, redacted_by)
+                event.pdu = redacting.taken_in(pdu)
+                if redacting.is_void:
+                    event.kind = EventKind.SOFT_FAILED
             places[pdu.event_id] = self._place(room, event, place, writes)
             made[pdu.event_id] = event
-            self._note(room, event, made, known, writes)
+            self._note(room, event, redacting, known, writes)
+            if redacting.target is not None and redacting.target.event_id in made:
+                redact_stored(redacting.target, event, writes)
         if not made:
             return False
         await self._stream.submit(self._stream.next_position(), writes, lambda: self._publish(room, writes, known))
         return True
+
+    async def _redacted_by(
+        self, room: Room, pdus: Sequence[Pdu], known: Mapping[str, StoredEvent]
+    ) -> dict[str, StoredEvent]:
+        """What redacted events of a chunk before they came: of those that were known, or were awaited."""
+        found = await self._redactions.before(room, pdus)
+        positions = {event_id: event.redacted_by for event_id, event in known.items() if event.redacted_by is not None}
+        loaded = await self._events.load(positions.values()) if positions else {}
+        return found | {event_id: loaded[at] for event_id, at in positions.items() if at in loaded}
 
     def _is_allowed(self, pdu: Pdu, known: Mapping[str, StoredEvent]) -> bool:
         auth_events = [known[event_id] for event_id in pdu.auth_events if event_id in known]
@@ -212,7 +237,7 @@ class Backfill:
         self,
         room: Room,
         event: StoredEvent,
-        made: Mapping[str, StoredEvent],
+        redacting: Redacting,
         known: Mapping[str, StoredEvent],
         writes: Writes,
     ) -> None:
@@ -221,15 +246,13 @@ class Backfill:
         if (outlier := known.get(pdu.event_id)) is not None:
             writes.moves.append(EventMove(outlier.position, event.position))
         writes.events.append(event)
-        if event.kind == EventKind.REJECTED:
+        self._redactions.note(event, redacting, writes)
+        if event.kind != EventKind.TIMELINE:
             return
         relation = kept_relation(pdu.type, pdu.state_key, pdu.content)
         if relation is not None:
             row = RelationRow(event.position, room.room, relation.event_id, relation.rel_type, pdu.type, pdu.sender)
             writes.relations.append(row)
-        target = made.get(pdu.redacts) if pdu.redacts is not None else None
-        if target is not None and target.pdu.sender == pdu.sender:
-            redact_stored(target, event, writes)
 
     def _publish(self, room: Room, writes: Writes, known: Mapping[str, StoredEvent]) -> None:
         self._events.relations_published += 1
@@ -243,6 +266,28 @@ class Backfill:
                 self._events.move(outlier.position, event)
             if event.position not in redacted:  # of a redacted one the database has the form to show
                 self._events.add(event)
+
+
+def _redacting(
+    pdu: Pdu,
+    targets: Mapping[str, StoredEvent],
+    auth_events: Mapping[str, StoredEvent],
+    redacted_by: Mapping[str, StoredEvent],
+) -> Redacting:
+    """What redactions there are around an event of a chunk, by the power levels that it names."""
+    by = redacted_by.get(pdu.event_id)
+    if pdu.type != "m.room.redaction":
+        return Redacting(by=by)
+    target, applies = targets.get(pdu.redacts or ""), False
+    if target is not None:
+        named = [auth_events[event_id].pdu for event_id in (*pdu.auth_events, create_event_id(pdu)) if event_id]
+        state = {(auth.type, auth.state_key): auth for auth in named}
+        levels = PowerLevels.of(pdu.room_version, state[CREATE], state.get(POWER_LEVELS))
+        applies = redaction_applies(pdu, target.pdu, levels)
+    is_void = not applies and not pdu.room_version.authorise_redactions
+    awaits = pdu.redacts if target is None and is_event_id(pdu.redacts) else None
+    is_done = target is not None and target.redacted_by is not None
+    return Redacting(target if applies and not is_done else None, awaits, by, is_void)
 
 
 def _before(event_ids: Iterable[str], pdus: Iterable[Pdu]) -> list[Pdu]:

@@ -20,6 +20,7 @@ from homeserver.services.federation.missing_events import MissingEvents
 from homeserver.services.federation.outliers import Outliers
 from homeserver.services.federation.partial_rooms import PartialRooms
 from homeserver.services.federation.receiving import Receiving
+from homeserver.services.federation.redactions import Redactions
 from homeserver.services.federation.resident import Resident
 from homeserver.services.federation.sending.sender import Sender
 from homeserver.services.federation.third_party_invites import ThirdPartyInvites
@@ -45,6 +46,7 @@ class FederationParts:
     incoming: IncomingEvents
     transactions: IncomingTransactions
     receiving: Receiving
+    redactions: Redactions
     resident: Resident
     inviting: Inviting
     third_party_invites: ThirdPartyInvites

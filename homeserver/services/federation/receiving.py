@@ -5,7 +5,7 @@ https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-
 1. to 3. Its format, signatures and hash are checked (`verification`).
    Events before it that are missing are fetched, and so are auth events (`missing_events`).
 4. It is judged by its auth events, 5. by the state before it: otherwise it is rejected.
-6. It is judged by the current state: otherwise it is soft-failed.
+6. It is judged by the current state: otherwise it is soft-failed. So is a redaction that has no effect (`redactions`).
 7. It is soft-failed, too, if the room's policy server does not recommend it (`policy_servers`).
    It takes its place: the room's extremities and its current state change, which may mean resolving.
 
@@ -20,22 +20,21 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import NamedTuple
 
 from homeserver.logs import get_logger
 from homeserver.services.federation.outliers import check_by_auth_events, create_event_id, is_same
-from homeserver.services.rooms.acceptance import Acceptance, Accepted, Origin, Placement, redact_stored
+from homeserver.services.federation.redactions import NO_REDACTION, Redacting, Redactions
+from homeserver.services.rooms.acceptance import Acceptance, Accepted, Origin, Placement
 from homeserver.services.rooms.branches import PENDING, Branches, State
 from homeserver.services.rooms.claims import Claim
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.missing_state import MissingState
-from homeserver.services.rooms.room import CREATE, POWER_LEVELS, Extremity, NotLoaded, Room, StateKey
+from homeserver.services.rooms.room import CREATE, Extremity, NotLoaded, Room, StateKey
 from homeserver.services.stream import Stream
-from matrix.event_auth import Rejection, auth_event_keys, check_event_auth, redaction_applies
+from matrix.event_auth import Rejection, auth_event_keys, check_event_auth
 from matrix.pdu import Pdu
-from matrix.power_levels import PowerLevels
 from storage.events import EventKind, EventMove, StoredEvent
-from storage.federation import DestinationRow, FederationRepository, PendingRedaction
+from storage.federation import DestinationRow
 from storage.partial_rooms import PartialRoomRow
 from storage.rooms import EnteredRow
 from storage.snapshots import GONE
@@ -47,30 +46,17 @@ MAX_LOADS = 8
 MAX_ANCESTORS = 100
 """How many events are looked at, back from an event or from the extremities, for what extremities stand on."""
 
-MAX_AWAITED = 100_000
-"""How many events that were redacted before they came are kept in mind."""
-
 RECEIVED = Origin(is_outgoing=False)
 """Whom an event comes from that another server has sent to all others."""
 
 NOT_RECOMMENDED = Rejection("the room's policy server does not recommend it")
+REDACTS_NOTHING = Rejection("it redacts what is not known, or not its sender's to redact")
 
 Done = asyncio.Future[None]
 
 
 class Dropped(Exception):
     """The event is not taken in at all. The message goes to the server that sent it."""
-
-
-class _Redacting(NamedTuple):
-    """`target` is what the event redacts, `awaits` the ID of that where it is not known yet; `by` what redacts it."""
-
-    target: StoredEvent | None
-    awaits: str | None
-    by: StoredEvent | None
-
-
-NO_REDACTION = _Redacting(None, None, None)
 
 
 class _Claimed:
@@ -89,19 +75,14 @@ class Receiving:
         acceptance: Acceptance,
         branches: Branches,
         missing: MissingState,
-        repository: FederationRepository,
+        redactions: Redactions,
     ) -> None:
         self._stream = stream
         self._events = events
         self._acceptance = acceptance
         self._branches = branches
         self._missing = missing
-        self._repository = repository
-        self._awaited: set[str] = set()
-
-    async def open(self) -> None:
-        """Finds out which events are awaited that have been redacted already."""
-        self._awaited = await self._repository.load_awaited(limit=MAX_AWAITED)
+        self._redactions = redactions
 
     async def take_in(
         self, room: Room, pdu: Pdu, *, origin: Origin = RECEIVED, is_recommended: bool = True
@@ -168,14 +149,20 @@ class Receiving:
                     return None
                 if check_event_auth(pdu, state, power_levels=room.power_levels, verified_servers=None) is not None:
                     return None
-                redacting = await self._redacting(pdu, room.power_levels)
+                redacting = NO_REDACTION
+                if self._redactions.concern(pdu):
+                    redacting = await self._redactions.around(room, pdu, room.power_levels)
+                if redacting.is_void:
+                    return None
                 if {extremity.reference.event_id for extremity in room.tip.extremities} != extremities:
                     continue
                 if self._events.known(pdu.event_id) is not None or not self._events.claims.is_free(pdu.event_id):
                     return None
                 writes = Writes()
-                accepted = self._acceptance.accept(room, pdu, replace(origin, target=redacting.target), writes)
-                self._note_redactions(room, accepted, redacting, writes)
+                accepted = self._acceptance.accept(
+                    room, redacting.taken_in(pdu), replace(origin, target=redacting.target), writes
+                )
+                self._redactions.note(accepted.event, redacting, writes)
                 done = self._submit(room, accepted, writes)
                 _release_when_done(self._events.claims.take_free(pdu.event_id), done)
                 return done
@@ -260,19 +247,21 @@ class Receiving:
         rejection = NOT_RECOMMENDED if not is_recommended else None
         if rejection is None and first is None:
             rejection = await self._judge_by_tip(room, pdu)
+        redacting = NO_REDACTION
+        if rejection is None and self._redactions.concern(pdu, known):
+            levels = await self._redactions.load_levels(room, state_before)
+            redacting = await self._redactions.around(room, pdu, levels, known)
+            rejection = REDACTS_NOTHING if redacting.is_void else None
         if rejection is not None:
             log.info("an event is soft-failed", event_id=pdu.event_id, room_id=room.room_id, reason=rejection.reason)
-            return await self._set_aside(room, pdu, EventKind.SOFT_FAILED, state_before, known, writes)
+            return await self._set_aside(room, pdu, EventKind.SOFT_FAILED, state_before, known, writes, redacting)
         elif first is not None:
             writes = first
         placement = await self._placement(room, pdu, state_before)
-        redacting = NO_REDACTION
-        if self._concerns_redaction(pdu):
-            redacting = await self._redacting(pdu, await self._levels(room, state_before))
         origin = replace(origin, target=redacting.target)
         for _ in range(MAX_LOADS):
             try:
-                accepted = self._acceptance.accept(room, pdu, origin, writes, placement)
+                accepted = self._acceptance.accept(room, redacting.taken_in(pdu), origin, writes, placement)
                 break
             except NotLoaded as missing:
                 await self._missing.load(missing)
@@ -280,7 +269,7 @@ class Receiving:
             raise Dropped("The server is overloaded")
         if known is not None:
             writes.moves.append(EventMove(known.position, accepted.event.position))
-        self._note_redactions(room, accepted, redacting, writes)
+        self._redactions.note(accepted.event, redacting, writes)
         return self._submit(room, accepted, writes, known)
 
     def _submit(self, room: Room, accepted: Accepted, writes: Writes, known: StoredEvent | None = None) -> Done:
@@ -295,10 +284,18 @@ class Receiving:
         return self._stream.submit(accepted.event.position, writes, publish, lambda: self._acceptance.undo(room))
 
     async def _set_aside(
-        self, room: Room, pdu: Pdu, kind: EventKind, state: State, known: StoredEvent | None, writes: Writes
+        self,
+        room: Room,
+        pdu: Pdu,
+        kind: EventKind,
+        state: State,
+        known: StoredEvent | None,
+        writes: Writes,
+        redacting: Redacting = NO_REDACTION,
     ) -> Done:
         replaces = await self._replaces(room, pdu, state) if kind is EventKind.SOFT_FAILED else None
         event = self._acceptance.set_aside(room, pdu, kind, state.snapshot, state.changes, replaces, writes)
+        self._redactions.note(event, redacting, writes)
         if known is not None:
             writes.moves.append(EventMove(known.position, event.position))
         room.pending += 1
@@ -412,41 +409,6 @@ class Receiving:
                 for event_id in event.pdu.prev_events
             } - passed
         return passed
-
-    async def _levels(self, room: Room, state: State) -> PowerLevels:
-        auth_state = await self._branches.load_auth_state(room, state, (CREATE, POWER_LEVELS))
-        return PowerLevels.of(room.version, auth_state[CREATE], auth_state.get(POWER_LEVELS))
-
-    def _concerns_redaction(self, pdu: Pdu) -> bool:
-        """Whether an event redacts another, or was redacted before it came."""
-        return pdu.redacts is not None or pdu.event_id in self._awaited
-
-    async def _redacting(self, pdu: Pdu, levels: PowerLevels) -> _Redacting:
-        """What redactions there are around an event: of others by it, and of it by others that came before it.
-
-        https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
-        """
-        target, awaits, by = None, None, None
-        if pdu.redacts is not None:
-            target = (await self._events.load_ids([pdu.redacts])).get(pdu.redacts)
-            if target is None:
-                awaits = pdu.redacts if "\0" not in pdu.redacts else None
-            elif target.redacted_by is not None or not redaction_applies(pdu, target.pdu, levels):
-                target = None
-        if pdu.event_id in self._awaited:
-            rows = await self._repository.load_pending_redactions([pdu.event_id])
-            redactions = await self._events.load(row.position for row in rows)
-            by = next((r for r in redactions.values() if redaction_applies(r.pdu, pdu, levels)), None)
-        return _Redacting(target, awaits, by)
-
-    def _note_redactions(self, room: Room, accepted: Accepted, redacting: _Redacting, writes: Writes) -> None:
-        if redacting.awaits is not None:
-            row = PendingRedaction(redacting.awaits, room.room, accepted.event.position)
-            writes.pending_redactions.append(row)
-            self._awaited.add(redacting.awaits)
-        if redacting.by is not None:
-            redact_stored(accepted.event, redacting.by, writes)
-            self._awaited.discard(accepted.event.event_id)
 
 
 def _release_when_done(claim: Claim, done: Done) -> None:
