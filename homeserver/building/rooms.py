@@ -88,7 +88,7 @@ def build_rooms(base: Foundation) -> RoomParts:
     profiles.on_changed = MemberProfiles(access, sending, base.user_rooms, events).carry
     room_tags = RoomTags(base.account_data)
     succession = Succession(access, room_tags, base.push_rules)
-    membership.on_joined = succession.follow
+    membership.on_joined.append(succession.follow)
     receipts = Receipts(
         rows.user_data,
         access,

@@ -91,6 +91,7 @@ def _listen(base: Foundation, rooms: RoomParts, encryption: EncryptionParts, syn
         rooms.receipts.forget_counts(user_id, base.registry.in_memory(), position)
         push.follower.on_counts_changed(user_id)
 
+    rooms.membership.on_joined.append(encryption.device_lists.introduce)
     rooms.receipts.on_read = push.follower.on_counts_moved
     base.account_data.on_ignored = recount
     base.acceptance.observers += [

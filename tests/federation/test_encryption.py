@@ -16,6 +16,7 @@ from tests.federation.conftest import MakeServer, name_of
 from tests.federation.peer import Peer
 from tests.federation.test_chat import ARRIVES_WITHIN_S, shared_room, two_users
 from tests.federation.test_edus import tell, until
+from tests.federation.test_hostile_rooms import Host
 from tests.federation.test_sending import Receiver, join
 
 
@@ -96,6 +97,27 @@ async def test_announcements_are_a_chain(make_server: MakeServer, peer: Peer) ->
     assert answer["stream_id"] == updates()[-1]["stream_id"]
     for before, after in pairwise(updates()):
         assert after["prev_id"] == [before["stream_id"]]
+
+
+async def test_servers_that_a_user_meets_look_up_their_devices(weft: Homeserver, peer: Peer) -> None:
+    alice, receiver = await weft.register(), Receiver(peer)
+    device = Device(alice)
+    await device.upload(device_keys=device.keys)
+    for _ in range(2):
+        (await Host(peer, weft).let_in(alice)).ok()
+    # The second room is no news: what is told next comes right after what was told at first.
+    message = {"messages": {f"@host:{peer.name}": {"*": {}}}}
+    (await alice.request("PUT", "sendToDevice/org.example/1", message)).ok()
+
+    def edus() -> list[dict[str, Any]]:
+        return [edu for content in receiver.taken for edu in content["edus"]]
+
+    await receiver.until(lambda: len(edus()) >= 2)
+    assert [edu["edu_type"] for edu in edus()] == ["m.device_list_update", "m.direct_to_device"]
+    path = f"/_matrix/federation/v1/user/devices/{quote(alice.user_id, safe='')}"
+    answer = (await peer.ask(name_of(weft), "GET", path)).ok()
+    (told,) = (edu["content"] for edu in edus()[:1])
+    assert (told["keys"], told["stream_id"], told["prev_id"]) == (device.keys, answer["stream_id"], [])
 
 
 async def test_messages_come_once_and_from_their_servers_users_only(weft: Homeserver, peer: Peer) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -21,6 +22,7 @@ from homeserver.services.encryption.shared_rooms import SharedRooms
 from homeserver.services.errors import MatrixError
 from homeserver.services.notifier import Notifier
 from homeserver.services.rooms.registry import RoomRegistry
+from homeserver.services.rooms.room import Room
 from homeserver.services.rooms.user_rooms import UserRoom, UserRooms
 from homeserver.services.stream import Stream
 from storage.database import CONNECTION_ERRORS
@@ -100,6 +102,27 @@ class DeviceLists:
     async def announce_remote(self, user_id: str) -> None:
         """Tells those who share rooms with another server's user to look up their keys again. Raises Overloaded."""
         await self._announce(user_id, ())
+
+    async def introduce(self, user_id: str, room: Room) -> None:
+        """Has the servers that a user meets in a room, which they have joined, look up the user's devices.
+
+        "... when that user joins a room which contains servers which are not already receiving updates for that user's
+        device list": https://spec.matrix.org/v1.19/server-server-api/#device-management.
+        """
+        rooms = await self._user_rooms.load(user_id)
+        joined = rooms.get(room.room_id)
+        if self.remote is None or joined is None or not room.is_shared:
+            return
+        met = await self.remote.servers(user_id, {room.room_id: joined})
+        met -= await self.remote.servers(user_id, {name: one for name, one in rooms.items() if one is not joined})
+        content = await self.remote.load_introduction(user_id) if met else None
+        if content is None:
+            return
+        writes, remote = Writes(), self.remote
+        position = self._stream.next_position()
+        remote.introduce(writes, position, content, met)
+        with suppress(MatrixError):  # they have joined, whoever cannot be told of it
+            await self._stream.submit(position, writes, lambda: remote.publish(writes))
 
     async def load_position(self, user_id: str) -> int:
         """When a user's list changed last; 0 for never."""

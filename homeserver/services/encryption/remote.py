@@ -65,6 +65,14 @@ class RemoteLists(Protocol[C]):
         """Has changes told, durably, each at a position of its own; returns the last one's, the list's from now on."""
         ...
 
+    async def load_introduction(self, user_id: str) -> dict[str, object] | None:
+        """What a server is told that has not followed a user's list; None where there are no devices to tell of."""
+        ...
+
+    def introduce(self, writes: Writes, position: int, content: dict[str, object], servers: set[str]) -> None:
+        """Has that told, durably. Each server may be told one thing at a position."""
+        ...
+
     def publish(self, writes: Writes) -> None:
         """Says that `writes` are durable now."""
         ...

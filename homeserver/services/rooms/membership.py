@@ -75,7 +75,7 @@ class Membership:
         self._account_data = account_data
         self._server_name = server_name
         self.remote: RemoteMembership
-        self.on_joined: Callable[[str, Room], Awaitable[None]] | None = None
+        self.on_joined: list[Callable[[str, Room], Awaitable[None]]] = []
         self.on_missing: Callable[[str], Awaitable[bool]] | None = None
 
     async def join(self, user_id: str, room_id: str, reason: str | None, servers: Sequence[str] = ()) -> None:
@@ -97,8 +97,7 @@ class Membership:
         if room is None:
             room = await self.remote.join(user_id, room_id, servers, event_content)
             if room.tip_membership(user_id) == "join":
-                if self.on_joined is not None:
-                    await self.on_joined(user_id, room)
+                await self._follow_join(user_id, room)
                 return
             # Another user of this server got there first.
         try:
@@ -120,8 +119,12 @@ class Membership:
                 full = {**event_content, "join_authorised_via_users_server": self._authoriser(room, allowed)}
             return (Draft("m.room.member", user_id, full, user_id),)
 
-        if await self._sending.author(room, draft) and self.on_joined is not None:
-            await self.on_joined(user_id, room)
+        if await self._sending.author(room, draft):
+            await self._follow_join(user_id, room)
+
+    async def _follow_join(self, user_id: str, room: Room) -> None:
+        for follow in self.on_joined:
+            await follow(user_id, room)
 
     async def is_outside(self, user_id: str, room_id: str) -> bool:
         """Whether a user is not in a room now. Raises NotFound."""
@@ -139,8 +142,8 @@ class Membership:
         event_id = await self._sending.send_state(
             requester, room_id, "m.room.member", requester.user_id, content, ts=ts
         )
-        if was_outside and content.get("membership") == "join" and self.on_joined is not None:
-            await self.on_joined(requester.user_id, room)
+        if was_outside and content.get("membership") == "join":
+            await self._follow_join(requester.user_id, room)
         return event_id
 
     async def authorise_join(self, user_id: str, room: Room) -> str | None:

@@ -122,6 +122,21 @@ class FederationLists:
                 self._edus.add(writes, position, server, "m.device_list_update", update)
         return position
 
+    async def load_introduction(self, user_id: str) -> dict[str, Any] | None:
+        """One of a user's devices, as a change that follows on nothing: the others then ask for the whole list."""
+        stream_id = await self._repository.load_position(user_id)
+        devices = (await self._device_keys.query_local(None, {user_id: []}))["device_keys"].get(user_id, {})
+        for device_id, keys in devices.items():
+            name = keys.pop("unsigned", {}).get("device_display_name")
+            content = {"user_id": user_id, "device_id": device_id, "keys": keys, "stream_id": stream_id, "prev_id": []}
+            return content | ({"device_display_name": name} if name else {})
+        return None
+
+    def introduce(self, writes: Writes, position: int, content: dict[str, Any], servers: set[str]) -> None:
+        """Has it told to servers that have not been told before."""
+        for server in servers:
+            self._edus.add(writes, position, server, "m.device_list_update", content)
+
 
 def _hash(keys: dict[str, Any]) -> bytes:
     return hashlib.sha256(orjson.dumps(keys, option=orjson.OPT_SORT_KEYS)).digest()
