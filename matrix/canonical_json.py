@@ -12,6 +12,9 @@ from canonicaljson import encode_canonical_json as _encode_in_python
 MAX_DEPTH: Final = 100
 """How deep objects and arrays may nest in what this server accepts; an object without containers in it has depth 1."""
 
+MAX_WRAPPED_DEPTH: Final = 900
+"""How deep JSON may nest whose parts are checked by `check_depth` one by one, so that one of them spoils no others."""
+
 MAX_INTEGER: Final = 2**53 - 1
 MIN_INTEGER: Final = -MAX_INTEGER
 
@@ -65,17 +68,17 @@ def _encode_slowly(value: object) -> bytes:
     return encoded
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     """Parse a JSON text from the network; raise JsonError unless it is unambiguous JSON.
 
     Refused: encodings other than UTF-8, NaN and infinities, duplicate keys, lone surrogates, nesting beyond
-    MAX_DEPTH. Integers of any size stay integers.
+    `max_depth`. Integers of any size stay integers.
     """
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise JsonError(f"not JSON: {error}") from error
-    string_count, has_huge_number = _measure(value)
+    string_count, has_huge_number = _measure(value, max_depth)
     # Each key and each string is two quotes; a duplicate key is missing from the parsed value but not from the text.
     if has_huge_number or _count_quotes(body) != 2 * string_count:
         return _parse_slowly(body)
@@ -91,7 +94,12 @@ def _count_quotes(body: bytes) -> int:
     return rest.count(b'"') - rest.count(b'\\"')
 
 
-def _measure(value: object) -> tuple[int, bool]:
+def check_depth(value: object) -> None:
+    """Raise JsonError for a JSON value that nests deeper than MAX_DEPTH."""
+    _measure(value, MAX_DEPTH)
+
+
+def _measure(value: object, max_depth: int) -> tuple[int, bool]:
     """Return the number of strings and keys, and whether a number may have lost digits; check the depth.
 
     Goes level by level instead of calling itself, so that hostile nesting costs no stack.
@@ -101,8 +109,8 @@ def _measure(value: object) -> tuple[int, bool]:
     depth = 0
     level: list[Any] = [[value]]  # the outer list stands for the text itself
     while level:
-        if depth > MAX_DEPTH:
-            raise JsonError(f"nested deeper than {MAX_DEPTH} levels")
+        if depth > max_depth:
+            raise JsonError(f"nested deeper than {max_depth} levels")
         depth += 1
         below: list[Any] = []
         for container in level:

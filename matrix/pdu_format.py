@@ -6,7 +6,7 @@ https://spec.matrix.org/v1.19/client-server-api/#size-limits
 
 from typing import Any, Final
 
-from matrix.canonical_json import JsonError, check_event_value, encode_canonical_json
+from matrix.canonical_json import JsonError, check_depth, check_event_value, encode_canonical_json
 from matrix.identifiers import MAX_IDENTIFIER_BYTES, get_domain, is_event_id, is_room_id, is_user_id
 from matrix.room_versions import EventIdFormat, RoomVersion
 
@@ -35,6 +35,8 @@ def check_pdu_format(event: dict[str, Any], room_version: RoomVersion) -> None:
     try:
         if room_version.strict_canonical_json:
             check_event_value(event)
+        else:
+            check_depth(event)
         encoded = encode_canonical_json(event)
     except JsonError as error:
         raise InvalidPdu(str(error)) from error

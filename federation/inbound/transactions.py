@@ -8,6 +8,7 @@ import msgspec
 
 from homeserver.http.request import Request, Result, Route
 from homeserver.services.errors import InvalidParam
+from matrix.canonical_json import MAX_WRAPPED_DEPTH, JsonError, check_depth
 
 MAX_PDUS = 50
 MAX_EDUS = 100
@@ -32,7 +33,17 @@ async def send_transaction(request: Request) -> Result:
     transaction_id = request.params["txnId"]
     if len(transaction_id) > MAX_TRANSACTION_ID_CHARS:
         raise InvalidParam("The transaction ID is too long")
-    return await request.server.federation.transactions.receive(request.origin, transaction_id, body.pdus, body.edus)
+    edus = [edu for edu in body.edus if not _is_deep(edu)]
+    return await request.server.federation.transactions.receive(request.origin, transaction_id, body.pdus, edus)
+
+
+def _is_deep(edu: dict[str, Any]) -> bool:
+    """Whether an EDU nests too deep to be accepted; events are checked with all else that is wrong of them."""
+    try:
+        check_depth(edu)
+    except JsonError:
+        return True
+    return False
 
 
 ROUTES = [
@@ -43,5 +54,6 @@ ROUTES = [
         send_transaction,
         signed=True,
         resource="federation",
+        max_depth=MAX_WRAPPED_DEPTH,
     ),
 ]

@@ -27,7 +27,7 @@ from homeserver.services.remote import (
     RemoteUnreachable,
     TakeItems,
 )
-from matrix.canonical_json import JsonError, encode_canonical_json, parse_json
+from matrix.canonical_json import MAX_DEPTH, MAX_WRAPPED_DEPTH, JsonError, encode_canonical_json, parse_json
 from matrix.identifiers import is_server_name
 from matrix.json_lists import ListSplitter
 from matrix.request_authentication import Authorization, sign_request
@@ -47,6 +47,8 @@ _waited_for = re.compile(
     r"/_matrix/(?:federation/v\d/(?:make_|send_join|send_leave|send_knock|invite|query|publicRooms|hierarchy|media|user"
     r"|timestamp_to_event|exchange_third_party_invite)|key/|policy/)"
 )
+# What is answered with events, each of which is checked by itself: none of them is to spoil the others.
+_of_events = re.compile(r"/_matrix/federation/v\d/(?:backfill|event|get_missing_events)/")
 # Answers of a proxy whose server is gone.
 _DOWN = frozenset({502, 503, 504})
 
@@ -104,7 +106,7 @@ class FederationClient:
             limit = min(max_bytes or self._options.max_response_bytes, self._options.max_response_bytes)
             answer = await self._ask_in_time(destination, method, uri, content, timeout_ms, limit)
             self._destinations.is_alive(destination)
-            value = await self._value(destination, answer)
+            value = await self._value(destination, answer, MAX_WRAPPED_DEPTH if _of_events.match(path) else MAX_DEPTH)
         except RemoteFailure as failure:
             self._metrics.federation_requests.labels(_outcome(failure)).inc()
             log.debug("federation request failed", destination=destination, path=path, reason=failure.reason)
@@ -291,13 +293,13 @@ class FederationClient:
             method, uri, origin=self._server_name, destination=destination, content=content, key=self._signing_key
         )
 
-    async def _value(self, destination: str, answer: Answer) -> Any:
+    async def _value(self, destination: str, answer: Answer, max_depth: int) -> Any:
         if not 200 <= answer.status < 300:
             raise _refusal(destination, answer)
         try:
             if len(answer.body) >= PARSE_IN_THREAD_FROM_BYTES:
-                return await asyncio.to_thread(parse_json, answer.body)
-            return parse_json(answer.body)
+                return await asyncio.to_thread(parse_json, answer.body, max_depth=max_depth)
+            return parse_json(answer.body, max_depth=max_depth)
         except JsonError as error:
             raise RemoteMisbehaved(destination, f"the answer is {error}") from None
 

@@ -27,7 +27,7 @@ from homeserver.services.errors import (
     TooLarge,
     UnknownToken,
 )
-from matrix.canonical_json import JsonError, parse_json
+from matrix.canonical_json import MAX_DEPTH, JsonError, parse_json
 
 MAX_QUERY_FIELDS = 100
 MAX_FORWARDED = 1024
@@ -44,8 +44,8 @@ class Route:
 
     `resource` is the listener resource it is served on; without `auth` no access token is needed. With `auth` and
     `anonymous` there may be a token or none, and a handler asks `authenticated` which. What is `signed` wants the
-    signature of another server in place of a token. What is `limited` counts against its user's limit of requests,
-    which all such operations share; others ask for limits of their own.
+    signature of another server in place of a token; its body may nest as deep as `max_depth`. What is `limited` counts
+    against its user's limit of requests, which all such operations share; others ask for limits of their own.
     """
 
     method: str
@@ -57,6 +57,7 @@ class Route:
     anonymous: bool = False
     signed: bool = False
     limited: bool = False
+    max_depth: int = MAX_DEPTH
 
 
 class Request:
@@ -233,7 +234,7 @@ class Request:
         except TimeoutError:
             raise MatrixError(408, "M_UNKNOWN", "The request body did not arrive in time") from None
         if body:
-            self._signed_content = _parse_body(bytes(body))
+            self._signed_content = _parse_body(bytes(body), self.route.max_depth)
         return self._signed_content
 
     async def form(self) -> dict[str, str]:
@@ -268,9 +269,9 @@ class Request:
         return convert(await (self.optional_json_object() if optional else self.json_object()), form)
 
 
-def _parse_body(body: bytes) -> Any:
+def _parse_body(body: bytes, max_depth: int = MAX_DEPTH) -> Any:
     try:
-        return parse_json(body)
+        return parse_json(body, max_depth=max_depth)
     except JsonError as error:
         raise NotJson(f"The body is not JSON: {error}") from None
 

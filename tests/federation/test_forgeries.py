@@ -14,13 +14,14 @@ from config.schema import Caches
 from homeserver.services.federation.dummy_events import MAX_EXTREMITIES, MAX_PATIENT_EXTREMITIES
 from homeserver.services.federation.outliers import Packed
 from homeserver.services.federation.verification import Verified
+from matrix.canonical_json import MAX_DEPTH
 from matrix.pdu import EventReference
 from matrix.pdu_format import MAX_PREV_EVENTS
-from matrix.signatures import SigningKey, sign_event
+from matrix.signatures import SigningKey, hash_and_sign_event, sign_event
 from tests.client import Homeserver, User
 from tests.client_api.support import encode, state_event
 from tests.federation.conftest import MakeServer
-from tests.federation.peer import Peer
+from tests.federation.peer import Peer, json
 from tests.federation.test_hostile_events import enter, is_shown
 
 
@@ -160,3 +161,34 @@ async def test_redactions_without_effect_are_not_shown(alice: User, peer: Peer, 
             assert (shown["content"], shown["unsigned"]["redacted_by"]) == ({}, redaction.event_id)
     shown = (await alice.in_room("GET", intruder.room_id, f"event/{encode(sent)}")).ok()
     assert shown["content"]["body"] == "mine"
+
+
+@pytest.mark.parametrize("version", ["5", "12"])
+async def test_an_event_that_nests_deep_spoils_no_others(alice: User, peer: Peer, version: str) -> None:
+    """Anybody may have sent it on a server that bears it: their server's other users are not to suffer from that."""
+    intruder = await enter(alice, peer, version)
+    events = [intruder.event(content={"body": str(n)}) for n in range(2)]
+
+    def signed(event: dict[str, Any]) -> dict[str, Any]:
+        return hash_and_sign_event(event, intruder.version, peer.name, peer.key)
+
+    nested: dict[str, Any] = {}
+    for _ in range(MAX_DEPTH - 3):
+        nested = {"a": nested}
+    deepest = intruder.event(content=nested)  # that is as deep as events may be, before they are put into transactions
+    too_deep = signed({**deepest.json, "content": {"a": nested}})
+    for _ in range(3 * MAX_DEPTH):
+        nested = {"a": nested}
+    abysmal = signed({**deepest.json, "content": nested})
+    edu = {"edu_type": "m.direct_to_device", "content": {"sender": intruder.user_id, "messages": nested}}
+    sent = (await intruder.send(events[0], too_deep, deepest, abysmal, events[1], edus=[edu])).ok()["pdus"]
+    assert len(sent) == 5
+    for event in (*events, deepest):
+        assert sent[event.event_id] == {}
+        assert await is_shown(alice, intruder.room_id, event.event_id)
+    missed = intruder.event(content={"body": "missed"})
+    gap = intruder.event(prev_events=[missed.reference])
+    answer = {"events": [abysmal, missed.json]}
+    peer.handlers[f"/_matrix/federation/v1/get_missing_events/{intruder.room_id}"] = json(answer)
+    assert (await intruder.send(gap)).ok() == {"pdus": {gap.event_id: {}}}
+    assert await is_shown(alice, intruder.room_id, missed.event_id)
