@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
@@ -79,7 +80,7 @@ class Homeserver:
         json: Any = None,
         *,
         token: str | None = None,
-        data: bytes | None = None,
+        data: bytes | AsyncIterator[bytes] | None = None,
         headers: dict[str, str] | None = None,
         **query: Any,
     ) -> Answer:

@@ -92,7 +92,10 @@ class SummaryApi:
         room_id = matrix_id(request.match_info["room_id"], "!")
         if room_id is None:
             return error(400, "M_INVALID_PARAM", "That is no room ID")
-        body = await request.content.read(MAX_BODY_BYTES + 1)
+        try:
+            body = await request.content.readexactly(MAX_BODY_BYTES + 1)
+        except asyncio.IncompleteReadError as whole:
+            body = whole.partial
         try:
             question = msgspec.json.decode(body or b"{}", type=Question)
         except (msgspec.DecodeError, UnicodeDecodeError) as problem:
