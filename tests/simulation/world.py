@@ -295,8 +295,7 @@ class World:
             if differing:
                 await self._describe(room_id, states, differing)
             assert not differing, f"{one} and {other} differ in {differing} of {room_id}"
-        known = [await self._events(self._running(name), room) for name, room in rooms.items()]
-        missing = self.acknowledged - set().union(*known)
+        missing = self.acknowledged - await self._known(room_id, rooms)
         if missing:
             await self._describe(room_id, states, ())
         assert not missing, f"{missing} were acknowledged and are nowhere"
@@ -346,6 +345,19 @@ class World:
     async def _events(self, server: Server, room: Room) -> set[str]:
         rows = await server.database.pool.fetch(KINDS, room.room)
         return {row["event_id"] for row in rows if row["kind"] != EventKind.REJECTED}
+
+    async def _known(self, room_id: str, rooms: Mapping[str, Room]) -> set[str]:
+        """The events that servers in a room have, and what was before: of that a server that left may have some."""
+        everything = await self._all_events(room_id, next(iter(rooms.values())).version)
+        pending: set[str] = set()
+        for name, room in rooms.items():
+            pending |= await self._events(self._running(name), room)
+        known: set[str] = set()
+        while pending:
+            known |= pending
+            before = {previous for event_id in pending for previous in everything[event_id].prev_events}
+            pending = (before & everything.keys()) - known
+        return known
 
     async def _all_events(self, room_id: str, version: RoomVersion) -> dict[str, Pdu]:
         """The events that any server has, rejected or not."""
