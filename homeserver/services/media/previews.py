@@ -113,6 +113,9 @@ class Previews:
         await self._under_way.close()
 
     async def _make(self, key: bytes, url: str, language: str | None) -> bytes:
+        row = await self._rows.load_preview(key)
+        if row is not None and self._clock() < row.expires_ts:
+            return row.answer  # somebody else has just had it made
         try:
             async with self._at_once, asyncio.timeout(TIMEOUT_S):
                 answer, media_id = await self._look_at(url, language)
