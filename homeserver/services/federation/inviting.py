@@ -26,9 +26,9 @@ from homeserver.services.rooms.registry import RoomRegistry
 from homeserver.services.rooms.room import Room
 from homeserver.services.rooms.stripped_state import STRIPPED_STATE, stripped_event
 from matrix.identifiers import get_domain
-from matrix.pdu import Pdu
+from matrix.pdu import InvalidPdu, Pdu, parse_pdu
 from matrix.room_versions import ROOM_VERSIONS
-from matrix.signatures import SigningKey, sign_event
+from matrix.signatures import SigningKey, hash_and_sign_event, sign_event
 from storage.events import EventKind
 
 MAX_STRIPPED_EVENTS = 100
@@ -70,7 +70,8 @@ class Inviting:
     async def invite(self, room: Room, draft: Draft) -> None:
         """Invites a user of another server, who signs the event before it comes into the room. Raises MatrixError."""
         assert draft.state_key is not None
-        pdu = await self._policy_servers.sign(room, await self._resident.build(room, draft))
+        made = self._with_origin(await self._resident.build(room, draft))
+        pdu = await self._policy_servers.sign(room, made)
         signed = await self._ask(get_domain(draft.state_key), pdu, await self._room_state(room))
         signed = await self._policy_servers.sign(room, signed)  # if the other server has left that signature out
         async with self._incoming.lock(room.room_id):
@@ -85,6 +86,16 @@ class Inviting:
         stored = await self._events.load_id(signed.event_id)
         if stored is None or stored.kind != EventKind.TIMELINE:
             raise Forbidden("You may not invite any more")
+
+    def _with_origin(self, pdu: Pdu) -> Pdu:
+        """An invitation as the operation wants it, with the server that invites: other events have no such property."""
+        event = {key: value for key, value in pdu.json.items() if key not in ("hashes", "signatures")}
+        event["origin"] = self._server_name
+        signed = hash_and_sign_event(event, pdu.room_version, self._server_name, self._signing_key)
+        try:
+            return parse_pdu(signed, pdu.room_version)
+        except InvalidPdu:  # it would be larger than events may be
+            return pdu
 
     async def _ask(self, server: str, pdu: Pdu, room_state: list[dict[str, Any]]) -> Pdu:
         """The event with the other server's signature. Raises MatrixError."""
