@@ -37,14 +37,18 @@ MAX_NOTARY_ANSWERS = 50
 
 
 class _Keys:
-    """What is known of one server: its keys, which of them are out of use, and when to fetch again at the earliest."""
+    """What is known of one server: its keys, which of them are out of use, and when to fetch again at the earliest.
 
-    __slots__ = ("fetch_again_ts", "old", "verify_keys")
+    `asked_notaries` is whether notaries were asked, too, since the server itself was.
+    """
+
+    __slots__ = ("asked_notaries", "fetch_again_ts", "old", "verify_keys")
 
     def __init__(self) -> None:
         self.verify_keys: dict[str, VerifyKey] = {}
         self.old: set[str] = set()
         self.fetch_again_ts = 0
+        self.asked_notaries = False
 
 
 class ServerKeyRing:
@@ -90,7 +94,9 @@ class ServerKeyRing:
         if not is_server_name(server_name) or not wanted:
             return {}
         keys = await self._load(server_name)
-        if self._is_worth_a_fetch(keys, wanted, valid_at_ms):
+        for _ in range(2):  # a fetch that was under way may have been for other keys
+            if not self._is_worth_a_fetch(keys, wanted, valid_at_ms) and not self._are_for_notaries(keys, wanted):
+                break
             await self._fetch_once(server_name, keys, wanted, valid_at_ms)
         return _valid(keys.verify_keys, wanted, valid_at_ms)
 
@@ -165,6 +171,12 @@ class ServerKeyRing:
                 return True
         return False
 
+    def _are_for_notaries(self, keys: _Keys, wanted: Sequence[str]) -> bool:
+        """Whether there are keys that the server itself did not tell a moment ago, and notaries have not been asked."""
+        if not self._notaries or keys.asked_notaries or self._clock() >= keys.fetch_again_ts:
+            return False
+        return any(key_id not in keys.verify_keys for key_id in wanted)
+
     async def _fetch_once(self, server_name: str, keys: _Keys, wanted: Sequence[str], valid_at_ms: int) -> None:
         """Fetches, or waits for a fetch that is under way: all who ask share one."""
         task = self._fetching.get(server_name)
@@ -179,9 +191,14 @@ class ServerKeyRing:
         await asyncio.shield(task)
 
     async def _fetch(self, server_name: str, keys: _Keys, wanted: Sequence[str], valid_at_ms: int) -> None:
-        """1. From the server itself. 2. What that did not bring from the notaries, one after another."""
+        """1. From the server itself, but a moment ago. 2. What that did not bring from the notaries, one by one."""
         async with self._slots:
-            if not await self._fetch_from_server(server_name, keys) or self._lacks(keys, wanted, valid_at_ms):
+            has_answered = True
+            if self._clock() >= keys.fetch_again_ts:
+                keys.asked_notaries = False
+                has_answered = await self._fetch_from_server(server_name, keys)
+            if not has_answered or self._lacks(keys, wanted, valid_at_ms):
+                keys.asked_notaries = True
                 for notary in self._notaries:
                     if notary == server_name:
                         continue

@@ -194,6 +194,23 @@ async def test_a_server_that_is_away_is_vouched_for_by_a_notary(
         assert int(asked.query["minimum_valid_until_ts"]) >= now_ms() - 60_000
 
 
+async def test_a_notary_is_asked_for_what_the_server_does_not_tell_any_more(
+    authority: Authority, start_ring: StartRing, peer: Peer
+) -> None:
+    async with running_peer(authority, "127.0.0.1") as notary:
+        notary.key = NEW
+        path, current = f"{QUERY}/{peer.name}", peer.key
+        peer.key = OLD
+        notary.handlers[path] = json({"server_keys": [sign_json(peer.keys(), notary.name, notary.key)]})
+        peer.key = current
+        ring = start_ring(trusted_key_servers=(notary.name,))
+        found = await asyncio.gather(ring.valid(peer, "ed25519:peer"), ring.valid(peer, OLD.key_id))
+        assert found == [{"ed25519:peer"}, {OLD.key_id}]
+        for _ in range(2):
+            assert await ring.valid(peer, "ed25519:unheard_of") == set()
+        assert (peer.count(KEYS), notary.count(path)) == (1, 1)
+
+
 @pytest.mark.parametrize("fault", ["unsigned", "by another", "other server", "not self-signed", "shape", "many"])
 async def test_a_notary_is_believed_with_both_signatures_only(
     authority: Authority, start_ring: StartRing, peer: Peer, fault: str
