@@ -22,7 +22,7 @@ _parameter = re.compile(
     rf"(?P<name>{_TOKEN})[ \t]*=[ \t]*(?:(?P<value>{_VALUE})|(?P<quoted>{_QUOTED}))[ \t]*", re.ASCII
 )
 _separator = re.compile(r"(?:,[ \t]*)+", re.ASCII)
-_scheme = re.compile(r"[ \t]*x-matrix +", re.ASCII | re.IGNORECASE)
+_scheme = re.compile(r"[ \t]*x-matrix +(?:,[ \t]*)*", re.ASCII | re.IGNORECASE)
 _escaped = re.compile(r"\\(.)")
 
 

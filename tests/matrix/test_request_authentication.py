@@ -59,7 +59,9 @@ def written_freely(draw: st.DrawFn) -> tuple[Authorization, str]:
             value = f'"{value}"'
         parameters.append(f"{text}{draw(blanks)}={draw(blanks)}{value}")
     scheme = draw(st.sampled_from(("X-Matrix", "x-matrix", "X-MATRIX"))) + " " * draw(st.integers(1, 3))
-    return authorization, scheme + f"{draw(blanks)},{draw(blanks)}".join(parameters)
+    # "A recipient MUST parse and ignore a reasonable number of empty list elements".
+    empty = st.sampled_from(("", ",", ", ,"))
+    return authorization, scheme + draw(empty) + f"{draw(blanks)},{draw(blanks)}".join(parameters) + draw(empty)
 
 
 @given(written_freely())
