@@ -90,8 +90,8 @@ async def upsert_partial_rooms(connection: asyncpg.Connection, rows: Sequence[Pa
         [row.room for row in rows],
         [row.join_event_id for row in rows],
         [row.ground for row in rows],
-        # Server names have no characters that would have to be quoted.
-        ["{" + ",".join(row.servers) + "}" for row in rows],
+        # Server names have no characters that would have to be escaped, but one may be called NULL.
+        ["{" + ",".join(f'"{name}"' for name in row.servers) + "}" for row in rows],
     )
 
 
