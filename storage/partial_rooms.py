@@ -37,7 +37,11 @@ INSERT INTO held_events (room, origin, event_id, json)
 SELECT $1, $2, * FROM unnest($3::text[], $4::bytea[]) ON CONFLICT DO NOTHING
 """
 COUNT_HELD = "SELECT count(*) FROM held_events WHERE room = $1"
-HELD_EVENTS = "SELECT number, origin, event_id, json FROM held_events WHERE room = $1 ORDER BY number LIMIT $2"
+HELD_EVENTS = """
+SELECT number, origin, event_id, json FROM held_events
+WHERE room = $1 AND number > $2 AND ($3::text IS NULL OR origin = $3) ORDER BY number LIMIT $4
+"""
+HELD_ORIGINS = "SELECT DISTINCT origin FROM held_events WHERE room = $1"
 DELETE_HELD = "DELETE FROM held_events WHERE number = ANY($1::bigint[])"
 
 
@@ -136,9 +140,13 @@ class PartialRoomRepository:
         await self._pool.execute(HOLD_EVENTS, room, origin, ids, jsons)
         return True
 
-    async def load_held(self, room: int, *, limit: int) -> list[HeldEvent]:
-        """The oldest of a room's events that wait."""
-        return [HeldEvent(*row) for row in await self._pool.fetch(HELD_EVENTS, room, limit)]
+    async def load_held(self, room: int, *, after: int = 0, origin: str | None = None, limit: int) -> list[HeldEvent]:
+        """The oldest of a room's events that wait, after one by its number, of all servers or one."""
+        return [HeldEvent(*row) for row in await self._pool.fetch(HELD_EVENTS, room, after, origin, limit)]
+
+    async def load_origins(self, room: int) -> list[str]:
+        """The servers whose events wait in a room."""
+        return [row["origin"] for row in await self._pool.fetch(HELD_ORIGINS, room)]
 
     async def delete_held(self, numbers: Sequence[int]) -> None:
         """Forgets events that wait no more."""

@@ -331,3 +331,39 @@ async def test_states_of_a_stay_without_members_are_not_believed(
     (await peer.ask(room.server_name, "GET", ids + encode(event_id))).error(404, "M_NOT_FOUND")
     told = (await peer.ask(room.server_name, "GET", ids + encode(said.event_id))).ok()["pdu_ids"]
     assert {ghost.event_id for ghost in room.ghosts} <= set(told)
+
+
+async def test_a_server_that_gives_what_is_missing_slowly_holds_up_no_other(
+    alice: User, peer: Peer, authority: Authority
+) -> None:
+    async with running_peer(authority, "localhost") as other:
+        room = LargeRoom(peer, alice.homeserver)
+        room.peer = other
+        slow = room.ghost(66)
+        room.peer = peer
+        room.members.append(slow)
+        answered = asyncio.Event()
+        lost: list[Any] = []
+
+        async def missing(_request: web.BaseRequest) -> web.StreamResponse:
+            await answered.wait()
+            return web.json_response({"events": lost})
+
+        other.handlers[f"/_matrix/federation/v1/get_missing_events/{room.room_id}"] = missing
+        since = (await alice.sync())["next_batch"]
+        (await room.let_in(alice)).ok()
+        room.peer = other
+        before = room.by(slow.sender, "m.room.message", {"body": "lost"}, room.join, [room.state[0], slow])
+        lost.append(before.json)
+        _, answer = await room.say(slow, before, "late")
+        room.peer = peer
+        assert answer == {}
+        room.gate.set()
+        answer = await sync_until(alice, since, room.room_id, has_members(len(room.ghosts)))
+        said, answer = await asyncio.wait_for(room.say(room.ghosts[0], room.join, "boo"), 5)
+        assert answer == {}
+        assert (await alice.in_room("GET", room.room_id, f"event/{encode(said.event_id)}")).status == 200
+        answered.set()
+        await sync_until(alice, since, room.room_id, says("late"))
+        shown = await alice.in_room("GET", room.room_id, f"event/{encode(before.event_id)}")
+        assert shown.ok()["content"]["body"] == "lost"

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakValueDictionary
 
 from homeserver.logs import get_logger
 from homeserver.services.errors import MatrixError
-from homeserver.services.federation.holding import Holding
+from homeserver.services.federation.holding import Holding, Lacking
 from homeserver.services.federation.missing_events import MissingEvents
 from homeserver.services.federation.policy_servers import PolicyServers
 from homeserver.services.federation.receiving import Done, Dropped, Receiving
@@ -202,10 +202,24 @@ class IncomingEvents:
         return await self._holding.hold(room, origin, [one for one in verified if isinstance(one, Verified)])
 
     async def receive_held(self, origin: str, room_id: str, pdu: Pdu) -> Done | None:
-        """Takes in an event that was held back. The caller holds the room's lock. Raises Dropped, RemoteFailure."""
+        """Takes in an event that was held back. Raises Dropped, RemoteFailure."""
+        async with self._queue(origin, room_id):
+            return await self._receive_one(origin, room_id, await self._held(room_id, pdu))
+
+    async def receive_held_at_once(self, room_id: str, pdu: Pdu) -> Done | None:
+        """The same if nothing is missing before it. The caller holds the room's lock. Raises Lacking, Dropped."""
+        done, is_complete = await self._receive_at_once(room_id, await self._held(room_id, pdu))
+        if not is_complete:
+            raise Lacking("Events before this one are missing")
+        return done
+
+    async def _held(self, room_id: str, pdu: Pdu) -> Verified:
         await self._events.load_ids({pdu.event_id, *pdu.prev_events, *pdu.auth_events})
-        [one] = await self._policy_servers.check(await self._room(room_id), [Verified(pdu, frozenset())])
-        return await self._receive_one(origin, room_id, one, is_locked=True)
+        room = await self._room(room_id)
+        if not room.local_joined:
+            raise Dropped("Nobody here is in the room any more")
+        [one] = await self._policy_servers.check(room, [Verified(pdu, frozenset())])
+        return one
 
     async def _joined_meanwhile(self, room_id: str) -> Room | None:
         """The room, once a user's join of it that is under way is done: events that follow it may come before that."""
@@ -233,14 +247,11 @@ class IncomingEvents:
                 wanted.update((one.pdu.event_id, *one.pdu.prev_events, *one.pdu.auth_events))
         await self._events.load_ids(wanted)
 
-    async def _receive_one(self, origin: str, room_id: str, one: Verified, *, is_locked: bool = False) -> Done | None:
-        """Takes in one event, with what is missing before it. Raises Dropped, RemoteFailure.
-
-        `is_locked`: the caller holds the room's lock, and nobody has the room while that is fetched.
-        """
-        async with nullcontext() if is_locked else self.lock(room_id):
+    async def _receive_one(self, origin: str, room_id: str, one: Verified) -> Done | None:
+        """Takes in one event, with what is missing before it. Raises Dropped, RemoteFailure."""
+        async with self.lock(room_id):
             done, is_complete = await self._receive_at_once(room_id, one)
-        return done if is_complete else await self._receive_with_gap(origin, room_id, one, is_locked=is_locked)
+        return done if is_complete else await self._receive_with_gap(origin, room_id, one)
 
     async def _receive_at_once(self, room_id: str, one: Verified) -> tuple[Done | None, bool]:
         """Takes in one event, if it is known what it stands on: whether that is so. The caller holds the room's lock.
@@ -261,9 +272,7 @@ class IncomingEvents:
             return await self._receiving.take_in(room, one.pdu, is_recommended=one.is_recommended), True
         raise Dropped("The room cannot be loaded")
 
-    async def _receive_with_gap(
-        self, origin: str, room_id: str, one: Verified, *, is_locked: bool = False
-    ) -> Done | None:
+    async def _receive_with_gap(self, origin: str, room_id: str, one: Verified) -> Done | None:
         """Takes in one event, and before it what it stands on, as far as that can be had."""
         room = await self._room(room_id)
         found: Sequence[Verified] = ()
@@ -274,19 +283,19 @@ class IncomingEvents:
             log.info("missing events could not be fetched", room_id=room_id, reason=str(failure))
         for before in await self._policy_servers.check(room, found):
             try:
-                await self._receive_after_gap(origin, room_id, before, is_locked=is_locked)
+                await self._receive_after_gap(origin, room_id, before)
             except (Dropped, RemoteFailure, Unresolvable) as error:
                 log.info("a missing event was dropped", event_id=before.pdu.event_id, reason=str(error))
-        return await self._receive_after_gap(origin, room_id, one, is_locked=is_locked)
+        return await self._receive_after_gap(origin, room_id, one)
 
-    async def _receive_after_gap(self, origin: str, room_id: str, one: Verified, *, is_locked: bool) -> Done | None:
+    async def _receive_after_gap(self, origin: str, room_id: str, one: Verified) -> Done | None:
         """Takes in an event, by the word of the other server on the state before it where that cannot be told."""
         if one.pdu.room_id != room_id:
             return None
         state: State | None = None
         has_fetched_chain = False
         for _ in range(MAX_RELOADS):
-            async with nullcontext() if is_locked else self.lock(room_id):
+            async with self.lock(room_id):
                 room = await self._usable_room(room_id)
                 await self._receiving.settle(room)
                 if room.stale:

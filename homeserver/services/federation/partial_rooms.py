@@ -7,7 +7,7 @@ A server in a large room tells, if it is asked to, its state without the members
    A row says that it lacks members. Events of other servers are held back from now on (`holding`).
 2. The state before the join is fetched whole, from the server that let the user in or, if it fails, from others.
 3. The members are put into the ground, and told to those who sync. Now every snapshot that stands on it is right.
-4. What was held back is taken in. The row goes.
+4. What was held back is taken in; what has to be fetched before it is fetched while others have the room. The row goes.
 
 All of this begins anew where it was when the server is started.
 https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid
@@ -157,13 +157,20 @@ class PartialRooms:
             if room is not None and room.local_joined:
                 if room.partial is not None and room.partial.ground == row.ground:
                     await self._reveal(room, row, members)
-                await self._holding.release(
-                    room, lambda origin, pdu: self._incoming.receive_held(origin, row.room_id, pdu)
-                )
+                await self._holding.release(room, lambda _, pdu: self._incoming.receive_held_at_once(row.room_id, pdu))
+            else:
+                room = None
+        if room is None:
+            return await self._give_up(row)
+        await self._holding.release_rest(
+            room, lambda origin, pdu: self._incoming.receive_held(origin, row.room_id, pdu)
+        )
+        async with self._incoming.lock(row.room_id):
+            room = await self._registry.load(row.room_id)
+            if room is None or room.partial is None:  # else somebody has come back, and there is another row
                 await self._repository.delete(row.room)
-                log.info("a room is complete", room_id=row.room_id, members=len(room.members))
-                return True
-        return await self._give_up(row)
+        log.info("a room is complete", room_id=row.room_id)
+        return True
 
     async def _give_up(self, row: PartialRoomRow) -> bool:
         """Forgets about a room that everybody here has left."""
