@@ -5,6 +5,8 @@ https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-miss
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 from aiohttp import web
 
@@ -145,3 +147,40 @@ async def test_history_shows_redactions_that_have_an_effect(weft: Homeserver, pe
     assert {early.event_id, void.event_id}.isdisjoint(shown)
     by = [shown[pdu.event_id]["unsigned"]["redacted_by"] for pdu in (first, second)]
     assert (by, shown[first.event_id]["content"]) == ([early.event_id, good.event_id], {})
+
+
+async def test_history_that_cannot_be_judged_is_asked_for_again(weft: Homeserver, peer: Peer) -> None:
+    """A server that keeps the auth events to itself does not have the events rejected for ever."""
+    alice = await weft.register()
+    host = Host(peer, weft)
+    create, _, rules = host.state
+    fields: dict[str, Any] = {"room_version": VERSION, "room_id": host.room_id, "origin_server_ts": 1_700_000_000}
+    fields |= {"sender": f"@ghost:{peer.name}", "server_name": peer.name, "signing_key": peer.key}
+    ghost = build_pdu(
+        **fields,
+        type="m.room.member",
+        state_key=f"@ghost:{peer.name}",
+        content={"membership": "join"},
+        prev_events=[rules.reference],
+        auth_events=[create.reference, rules.reference],
+        depth=rules.depth + 1,
+    )
+    said = build_pdu(
+        **fields,
+        type="m.room.message",
+        state_key=None,
+        content={"body": "boo"},
+        prev_events=[ghost.reference],
+        auth_events=[create.reference, ghost.reference],
+        depth=ghost.depth + 1,
+    )
+    host.newest = said
+    (await host.let_in(alice)).ok()
+    chain = f"{FEDERATION}/event_auth/{host.room_id}/"
+    peer.handlers[f"{FEDERATION}/backfill/{host.room_id}"] = json({"pdus": [said.json]})
+    ids = {"pdu_ids": [pdu.event_id for pdu in host.state], "auth_chain_ids": []}
+    peer.handlers[f"{FEDERATION}/state_ids/{host.room_id}"] = json(ids)
+    for known in ([], [ghost, create, rules]):
+        peer.handlers[chain] = json({"auth_chain": [pdu.json for pdu in known]})
+        shown = await page_through(alice, host.room_id, "b", limit=50)
+        assert (said.event_id in [event["event_id"] for event in shown]) is bool(known)

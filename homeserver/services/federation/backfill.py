@@ -44,6 +44,7 @@ OLDEST_EVENTS = 50
 """How many of the oldest events are looked at for what is missing before them."""
 MAX_SERVERS_TRIED = 3
 MAX_STATES_FETCHED = 3
+MAX_CHAINS_FETCHED = 5
 
 
 class _Place(NamedTuple):
@@ -141,10 +142,15 @@ class Backfill:
         """Sees to it that the auth events of a chunk are known, as far as they are not in it."""
         own = {pdu.event_id for pdu in pdus}
         wanted = {event_id for pdu in pdus for event_id in pdu.auth_events} - own
-        known = await self._events.load_ids(wanted)
-        if missing := wanted - known.keys():
-            lacking = next(pdu for pdu in reversed(pdus) if missing & set(pdu.auth_events))
-            await self._missing_events.fetch_auth_chain(server, room, lacking.event_id)
+        asked: set[str] = set()
+        while len(asked) < MAX_CHAINS_FETCHED:
+            missing = wanted - (await self._events.load_ids(wanted)).keys()
+            lacking = (pdu.event_id for pdu in reversed(pdus) if not missing.isdisjoint(pdu.auth_events))
+            event_id = next((event_id for event_id in lacking if event_id not in asked), None)
+            if event_id is None:
+                return
+            asked.add(event_id)
+            await self._missing_events.fetch_auth_chain(server, room, event_id)
 
     async def _states_before(self, server: str, room: Room, pdus: Sequence[Pdu]) -> dict[str, State]:
         """The states before those events whose predecessors are neither in the chunk nor known, by another's word."""
@@ -162,8 +168,8 @@ class Backfill:
         self, room: Room, pdus: Sequence[Pdu], before: Mapping[str, State], known: Mapping[str, StoredEvent]
     ) -> bool:
         bases = {event_id: await self._missing_events.whole(room, state) for event_id, state in before.items()}
-        auth_ids = {event_id for pdu in pdus for event_id in (*pdu.auth_events, create_event_id(pdu) or "")}
-        auth_events = await self._events.load_ids(auth_ids - {""})
+        wanted = {event_id for pdu in pdus for event_id in (*pdu.auth_events, create_event_id(pdu) or "")}
+        auth_events = await self._events.load_ids(wanted - {""})
         targets = await self._events.load_ids({pdu.redacts for pdu in pdus if pdu.redacts is not None})
         redacted_by = await self._redacted_by(room, pdus, known)
         writes = Writes()
@@ -174,11 +180,11 @@ class Backfill:
         for pdu in pdus:
             position += 1
             place = _stands_on(pdu, places, before, bases)
-            if place is None:
-                continue
+            if place is None or not set(pdu.auth_events) <= auth_events.keys() | made.keys():
+                continue  # another server may give what it takes to judge it
             event = StoredEvent(position=position, room=room.room, pdu=pdu, snapshot=place.snapshot)
             redacting = NO_REDACTION
-            if not self._is_allowed(pdu, {**auth_events, **made}):
+            if not _is_allowed(pdu, auth_events | made):
                 event.kind = EventKind.REJECTED
             elif pdu.type == "m.room.redaction" or pdu.event_id in redacted_by:
                 redacting = _redacting(pdu, targets | made, auth_events | made, redacted_by)
@@ -203,12 +209,6 @@ class Backfill:
         positions = {event_id: event.redacted_by for event_id, event in known.items() if event.redacted_by is not None}
         loaded = await self._events.load(positions.values()) if positions else {}
         return found | {event_id: loaded[at] for event_id, at in positions.items() if at in loaded}
-
-    def _is_allowed(self, pdu: Pdu, known: Mapping[str, StoredEvent]) -> bool:
-        auth_events = [known[event_id] for event_id in pdu.auth_events if event_id in known]
-        if len(auth_events) < len(pdu.auth_events):
-            return False
-        return check_by_auth_events(pdu, auth_events, known) is None
 
     def _place(self, room: Room, event: StoredEvent, before: _Place, writes: Writes) -> _Place:
         """Gives an event the state after it, written with what could not be written before."""
@@ -266,6 +266,10 @@ class Backfill:
                 self._events.move(outlier.position, event)
             if event.position not in redacted:  # of a redacted one the database has the form to show
                 self._events.add(event)
+
+
+def _is_allowed(pdu: Pdu, known: Mapping[str, StoredEvent]) -> bool:
+    return check_by_auth_events(pdu, [known[event_id] for event_id in pdu.auth_events], known) is None
 
 
 def _redacting(
