@@ -21,7 +21,6 @@ from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import Room
 from matrix.identifiers import is_event_id
 from matrix.room_versions import RoomVersion
-from storage.events import EventKind
 from storage.snapshots import GONE
 
 log = get_logger(__name__)
@@ -99,18 +98,17 @@ class MissingEvents:
         answer = await self._transport.request(origin, "GET", path, query=[("event_id", event_id)])
         state_ids = ids_of(origin, answer, "pdu_ids", MAX_STATE_EVENTS)
         chain_ids = ids_of(origin, answer, "auth_chain_ids", MAX_AUTH_CHAIN_EVENTS)
-        known = await self._events.load_ids({*state_ids, *chain_ids})
-        missing = [wanted for wanted in dict.fromkeys((*chain_ids, *state_ids)) if wanted not in known]
+        wanted = list(dict.fromkeys((*chain_ids, *state_ids)))
+        placed = await self._outliers.placed(room.room, wanted)
+        missing = [event_id for event_id in wanted if event_id not in placed]
         if len(missing) > MAX_SINGLE_EVENTS:
             await self._fetch_whole_state(origin, room, event_id)
         elif missing:
             await self._fetch_single(origin, room, missing)
-        loaded = await self._events.load_ids(state_ids)
-        state = {
-            event.pdu.state_key_pair: event.position
-            for event in loaded.values()
-            if event.room == room.room and event.pdu.state_key is not None and event.kind != EventKind.REJECTED
-        }
+        if missing:
+            placed.update(await self._outliers.placed(room.room, missing))
+        told = [placed[event_id] for event_id in state_ids if event_id in placed]
+        state = {one.key: one.position for one in told if one.key is not None}
         return await self.as_state(room, state)
 
     async def as_state(self, room: Room, positions: dict[tuple[str, str], int]) -> State:

@@ -114,9 +114,7 @@ class Outliers:
     async def _persist_packed(
         self, room: int, version: RoomVersion, packed: Mapping[str, Packed], room_row: RoomRow | None
     ) -> dict[str, Placed]:
-        placed: dict[str, Placed] = {}
-        for ids in _chunks(list(packed)):
-            placed.update({id: Placed.of(event, room) for id, event in (await self._events.load_ids(ids)).items()})
+        placed = await self.placed(room, packed)
         ordered, uses = await asyncio.to_thread(_in_order, packed, placed)
         known = await self._events.load_ids([id for id in uses if id in placed or id not in packed])
         first = {event_id for event_id in ordered if packed[event_id].is_create}
@@ -141,6 +139,13 @@ class Outliers:
             room_row = None
             await (under_way.popleft() if len(under_way) > MAX_WRITES else asyncio.sleep(0))
         await asyncio.gather(*under_way)
+        return placed
+
+    async def placed(self, room: int, event_ids: Iterable[str]) -> dict[str, Placed]:
+        """Where those events are that are known, however many: they are not all in memory at once."""
+        placed: dict[str, Placed] = {}
+        for ids in _chunks(list(event_ids)):
+            placed.update({id: Placed.of(event, room) for id, event in (await self._events.load_ids(ids)).items()})
         return placed
 
     async def persist_ground(self, room: Room, state: Mapping[StateKey, int]) -> int:
