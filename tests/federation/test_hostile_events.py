@@ -20,6 +20,7 @@ from homeserver.services.federation.dummy_events import DELAY_MS, MAX_EXTREMITIE
 from homeserver.services.federation.incoming_transactions import MAX_RUNNING
 from homeserver.services.federation.outliers import Packed
 from homeserver.services.federation.verification import Verified
+from homeserver.services.rooms import branches
 from matrix.hashes import content_hash
 from matrix.pdu import EventReference, Pdu, build_pdu, parse_pdu
 from matrix.room_versions import ROOM_VERSIONS
@@ -441,9 +442,11 @@ async def test_many_branches_are_brought_together_when_nobody_speaks(alice: User
     assert len(event["prev_events"]) == MAX_EXTREMITIES + 2
 
 
+@pytest.mark.parametrize("in_thread", [False, True])
 async def test_what_resolution_changes_is_told_after_a_restart_too(
-    alice: User, peer: Peer, authority: Authority
+    alice: User, peer: Peer, authority: Authority, monkeypatch: pytest.MonkeyPatch, in_thread: bool
 ) -> None:
+    monkeypatch.setattr(branches, "IN_THREAD_FROM_EVENTS", 0 if in_thread else 500)
     levels = {"events": {"m.room.topic": 0}, "users": {alice.user_id: 100, f"@mallory:{peer.name}": 50}}
     intruder = await enter(alice, peer, topic="old", power_level_content_override=levels)
     async with running_peer(authority, "127.0.0.1") as another:

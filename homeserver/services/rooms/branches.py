@@ -7,6 +7,7 @@ https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -25,6 +26,8 @@ MAX_KEYS_ASKED_SINGLY = 64
 PENDING = -(2**62)
 """The position, for the time being, of an event that gets one once it is known what becomes of the state."""
 MAX_ROOMS_WITH_CHAINS = 100
+IN_THREAD_FROM_EVENTS = 500
+"""From how many events in conflict on they are resolved in a thread: others wait for some 20 ms, and no longer."""
 NO_CHANGES: Mapping[StateKey, int] = {}
 
 
@@ -139,6 +142,10 @@ class Branches:
             changes[key] = found[resolved[key]].position if key in resolved else GONE
         return State(first.snapshot, changes)
 
+    def forget_chains(self, room: Room) -> None:
+        """Lets the next resolution in a room begin with an index of its own."""
+        self._chains.pop(room.room_id, None)
+
     def _chains_of(self, room: Room) -> AuthChains:
         chains = self._chains.get(room.room_id)
         if chains is None:
@@ -170,18 +177,13 @@ class _Resolution:
 
     async def run(self, conflicted: Sequence[Mapping[StateKey, str]]) -> dict[StateKey, str]:
         """The resolved state under the keys that differ, and maybe others."""
-        await self._load(event_id for state_set in conflicted for event_id in state_set.values())
+        event_ids = {event_id for state_set in conflicted for event_id in state_set.values()}
+        await self._load(event_ids)
         for _ in range(MAX_ROUNDS):
             try:
-                return resolve_conflict(
-                    self._room.version,
-                    self._look_up,
-                    conflicted,
-                    self._pdus,
-                    unconflicted_ids=self._all_ids,
-                    rejected=self._rejected,
-                    chains=self._chains,
-                )
+                if len(event_ids) < IN_THREAD_FROM_EVENTS:
+                    return self._resolve(conflicted)
+                return await self._resolve_in_thread(conflicted)
             except MissingEvents as missing:
                 await self._load(missing.event_ids)
             except _MissingKeys as missing:
@@ -189,6 +191,24 @@ class _Resolution:
             except _MissingAll:
                 await self._load_all()
         raise Unresolvable("The state of the room cannot be resolved")
+
+    async def _resolve_in_thread(self, conflicted: Sequence[Mapping[StateKey, str]]) -> dict[StateKey, str]:
+        try:
+            return await asyncio.to_thread(self._resolve, conflicted)
+        except asyncio.CancelledError:
+            self._branches.forget_chains(self._room)  # which the thread goes on to change
+            raise
+
+    def _resolve(self, conflicted: Sequence[Mapping[StateKey, str]]) -> dict[StateKey, str]:
+        return resolve_conflict(
+            self._room.version,
+            self._look_up,
+            conflicted,
+            self._pdus,
+            unconflicted_ids=self._all_ids,
+            rejected=self._rejected,
+            chains=self._chains,
+        )
 
     def _look_up(self, key: StateKey) -> str | None:
         if key not in self._unconflicted:
