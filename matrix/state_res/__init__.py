@@ -6,7 +6,16 @@ https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 """
 
 from matrix.state_res.auth_chains import AuthChains
-from matrix.state_res.common import EventId, MissingEvents, StateKey, StateMap
+from matrix.state_res.common import ChainsTooLong, EventId, MissingEvents, StateKey, StateMap
 from matrix.state_res.resolution import resolve_conflict, resolve_state
 
-__all__ = ["AuthChains", "EventId", "MissingEvents", "StateKey", "StateMap", "resolve_conflict", "resolve_state"]
+__all__ = [
+    "AuthChains",
+    "ChainsTooLong",
+    "EventId",
+    "MissingEvents",
+    "StateKey",
+    "StateMap",
+    "resolve_conflict",
+    "resolve_state",
+]

@@ -8,10 +8,12 @@ from typing import Final
 
 from matrix.event_auth.common import POWER_LEVELS_KEY
 from matrix.pdu import Pdu
-from matrix.state_res.common import EventId, MissingEvents, StateKey
+from matrix.state_res.common import ChainsTooLong, EventId, MissingEvents, StateKey
 
 MAX_EVENTS: Final = 200_000
 MAX_CHAIN_BYTES: Final = 16 * 1024 * 1024
+MAX_RESOLUTION_BYTES: Final = 512 * 1024 * 1024
+"""How much one resolution may need: a chain of 90,000 events that each stand on the one before."""
 
 BitSet = int
 """A set of events: bit n stands for the event with the number n."""
@@ -34,14 +36,23 @@ class AuthChains:
         "_keys",
         "_max_chain_bytes",
         "_max_events",
+        "_max_resolution_bytes",
         "_numbers",
         "_power_levels",
     )
 
-    def __init__(self, *, max_events: int = MAX_EVENTS, max_chain_bytes: int = MAX_CHAIN_BYTES) -> None:
-        """Make an empty index. A resolution that finds it beyond these bounds starts over with an empty one."""
+    def __init__(
+        self,
+        *,
+        max_events: int = MAX_EVENTS,
+        max_chain_bytes: int = MAX_CHAIN_BYTES,
+        max_resolution_bytes: int = MAX_RESOLUTION_BYTES,
+    ) -> None:
+        """Make an empty index. A resolution that leaves it beyond the first two bounds has the next start over with an
+        empty one; one that gets beyond the last is given up."""
         self._max_events = max_events
         self._max_chain_bytes = max_chain_bytes
+        self._max_resolution_bytes = max_resolution_bytes
         self._ids: list[EventId] = []
         self._numbers: dict[EventId, int] = {}
         self._auth_numbers: list[tuple[int, ...]] = []
@@ -162,7 +173,7 @@ class AuthChains:
         return self._ids[bits.bit_length() - 1]
 
     def chain(self, event_id: EventId) -> BitSet:
-        """Return the auth chain of an event that is here, without the event itself.
+        """Return the auth chain of an event that is here, without the event itself. Raises ChainsTooLong.
 
         https://spec.matrix.org/v1.19/rooms/v2/#definitions
         """
@@ -186,6 +197,8 @@ class AuthChains:
                     bits |= chains[auth_numbers[number]] | (1 << number)
                 chains[top] = bits
                 self._chain_bytes += bits.bit_length() >> 3
+                if self._chain_bytes > self._max_resolution_bytes:
+                    raise ChainsTooLong
         return chains[wanted]
 
     def full_chain(self, event_ids: Iterable[EventId]) -> BitSet:

@@ -26,6 +26,10 @@ class MissingEvents(Exception):
         super().__init__(f"{len(self.event_ids)} events are missing")
 
 
+class ChainsTooLong(Exception):
+    """The auth chains of the events in conflict need more memory than a resolution may have: a server made them up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Conflict:
     """The states to be resolved, with nothing in them but what differs."""

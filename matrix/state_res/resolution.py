@@ -25,7 +25,8 @@ def resolve_state(
     rejected. `chains` is the room's index of auth chains, if it is kept from one resolution to the next.
 
     Raises MissingEvents, after which the caller loads those and calls again with all that it has: once for each step
-    in the auth chains of the conflicted events that was not loaded along with them, and twice more at most.
+    in the auth chains of the conflicted events that was not loaded along with them, and twice more at most. Raises
+    ChainsTooLong where there is no telling.
     https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
     """
     if not state_sets:
@@ -85,7 +86,9 @@ def _resolve(
         return resolve_v1(conflict)
     if chains is None:
         chains = AuthChains()
-    chains.trim()
-    if version.state_resolution is StateResolution.V2:
-        return resolve_v2(conflict, chains)
-    return resolve_v2_1(conflict, chains)
+    try:
+        if version.state_resolution is StateResolution.V2:
+            return resolve_v2(conflict, chains)
+        return resolve_v2_1(conflict, chains)
+    finally:
+        chains.trim()  # now: it may not be needed again for a long time

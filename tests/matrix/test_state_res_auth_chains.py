@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from matrix.pdu import Pdu
 from matrix.room_versions import ROOM_VERSIONS
-from matrix.state_res import AuthChains, MissingEvents, resolve_state
+from matrix.state_res import AuthChains, ChainsTooLong, MissingEvents, resolve_state
 from tests.matrix.rooms import CREATOR, Room
 
 V2 = ROOM_VERSIONS["2"]
@@ -128,3 +128,14 @@ def test_an_index_beyond_its_bound_starts_over() -> None:
     assert len(chains) == 0
     chains.extend(["$2:x"], events)
     assert chains.ids(chains.chain("$2:x")) == ["$0:x", "$1:x"]
+
+
+def test_chains_that_take_too_much_memory_are_not_followed() -> None:
+    events = make_events({number: [number - 1] if number else [] for number in range(1000)})
+    chains = AuthChains(max_chain_bytes=40_000, max_resolution_bytes=50_000)
+    chains.extend(["$999:x"], events)
+    assert chains.chain("$500:x").bit_count() == 500
+    with pytest.raises(ChainsTooLong):
+        chains.chain("$999:x")
+    chains.trim()  # as a resolution does when it ends, in whichever way
+    assert chains.chain("$500:x").bit_count() == 500

@@ -16,7 +16,7 @@ from homeserver.services.errors import MatrixError
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import Room, StateKey
 from matrix.pdu import Pdu
-from matrix.state_res import AuthChains, MissingEvents, resolve_conflict
+from matrix.state_res import AuthChains, ChainsTooLong, MissingEvents, resolve_conflict
 from storage.events import EventKind, StoredEvent
 from storage.snapshots import EMPTY, GONE, SnapshotRepository
 
@@ -190,6 +190,8 @@ class _Resolution:
                 await self._load_unconflicted(missing.keys)
             except _MissingAll:
                 await self._load_all()
+            except ChainsTooLong:
+                raise Unresolvable("The auth events of the room are too many") from None
         raise Unresolvable("The state of the room cannot be resolved")
 
     async def _resolve_in_thread(self, conflicted: Sequence[Mapping[StateKey, str]]) -> dict[StateKey, str]:
