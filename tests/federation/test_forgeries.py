@@ -192,3 +192,26 @@ async def test_an_event_that_nests_deep_spoils_no_others(alice: User, peer: Peer
     peer.handlers[f"/_matrix/federation/v1/get_missing_events/{intruder.room_id}"] = json(answer)
     assert (await intruder.send(gap)).ok() == {"pdus": {gap.event_id: {}}}
     assert await is_shown(alice, intruder.room_id, missed.event_id)
+
+
+async def test_events_before_themselves_go_round_no_circle(alice: User, peer: Peer) -> None:
+    """In room versions whose event IDs are chosen, by a server that answers whatever it is asked about them."""
+    intruder = await enter(alice, peer, "1")
+    names = {opaque_id: f"${opaque_id}:{peer.name}" for opaque_id in ("one", "two", "own")}
+    one, two, own = (
+        intruder.event(opaque_id=opaque_id, depth=depth, prev_events=[EventReference(names[before], "")])
+        for opaque_id, before, depth in (("one", "two", 2**63 - 1), ("two", "one", 5), ("own", "own", 1))
+    )
+    federation, room_id = "/_matrix/federation/v1", intruder.room_id
+    state = [*(pdu.event_id for pdu in intruder.state.values()), intruder.join.event_id]
+    circle = [pdu.json for pdu in (one, two, own)]
+    peer.handlers[f"{federation}/get_missing_events/{room_id}"] = json({"events": circle})
+    peer.handlers[f"{federation}/state_ids/{room_id}"] = json({"pdu_ids": state, "auth_chain_ids": []})
+    peer.handlers[f"{federation}/backfill/{room_id}"] = json({"pdus": circle})
+    for event in (one, own, two):
+        assert (await intruder.send(event)).status == 200
+    event_id = await alice.send(room_id, "after")
+    (await alice.in_room("GET", room_id, "messages", dir="b", limit=50)).ok()
+    path = f"{federation}/backfill/{encode(room_id)}?limit=50&v={encode(event_id)}&v={encode(own.event_id)}"
+    told = (await peer.ask(intruder.server_name, "GET", path)).ok()["pdus"]
+    assert {event["event_id"] for event in told} >= {event_id, *names.values()}

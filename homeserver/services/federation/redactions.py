@@ -102,7 +102,7 @@ class Redactions:
 
     def note(self, event: StoredEvent, redacting: Redacting, writes: Writes) -> None:
         """Notes on a new event what redacted it before it came, and that it awaits what it redacts."""
-        if redacting.awaits is not None:
+        if redacting.awaits is not None and len(self._awaited) < MAX_AWAITED:
             writes.pending_redactions.append(PendingRedaction(redacting.awaits, event.room, event.position))
             self._awaited.add(redacting.awaits)
         if redacting.by is not None:
