@@ -46,7 +46,7 @@ def parse_server_keys(answer: object, server_name: str, *, fetched_ts: int) -> S
         raise ServerKeysError(f"there are more than {MAX_KEYS} keys")
     verify_keys = {key_id: _key(key_id, entry, valid_until_ts) for key_id, entry in in_use.items() if _is_known(key_id)}
     old_verify_keys = {
-        key_id: _key(key_id, entry, min(_timestamp(entry.get("expired_ts")), fetched_ts))
+        key_id: _key(key_id, entry, min(_timestamp(entry.get("expired_ts")), fetched_ts), is_old=True)
         for key_id, entry in old.items()
         if _is_known(key_id) and key_id not in verify_keys
     }
@@ -65,10 +65,11 @@ def _objects(value: Any) -> dict[str, dict[str, Any]]:
     return value
 
 
-def _key(key_id: str, entry: dict[str, Any], valid_until_ts: int) -> VerifyKey:
+def _key(key_id: str, entry: dict[str, Any], valid_until_ts: int, *, is_old: bool = False) -> VerifyKey:
     encoded = entry.get("key")
     try:
-        return VerifyKey.from_base64(key_id, encoded if isinstance(encoded, str) else "", valid_until_ts)
+        text = encoded if isinstance(encoded, str) else ""
+        return VerifyKey.from_base64(key_id, text, valid_until_ts, is_old=is_old)
     except ValueError as error:
         raise ServerKeysError(str(error)) from None
 

@@ -81,16 +81,17 @@ class SigningKey:
 class VerifyKey:
     """The public half of a server's Ed25519 key, `valid_until_ts` (ms since the epoch) being the last time it is good.
 
-    For a key that the server no longer uses, that is when its use ended (`expired_ts`).
+    For a key that the server no longer uses (`is_old`), that is when its use ended (`expired_ts`).
     https://spec.matrix.org/v1.19/server-server-api/#publishing-keys
     """
 
     key_id: str
     public_key: bytes
     valid_until_ts: int
+    is_old: bool = False
 
     @classmethod
-    def from_base64(cls, key_id: str, public_key: str, valid_until_ts: int) -> "VerifyKey":
+    def from_base64(cls, key_id: str, public_key: str, valid_until_ts: int, *, is_old: bool = False) -> "VerifyKey":
         """The key as it is published. Raises ValueError unless it is an Ed25519 key with an ID of the right form."""
         algorithm, _, version = key_id.partition(":")
         if algorithm != _ALGORITHM or not version.isascii() or not version.replace("_", "a").isalnum():
@@ -98,7 +99,7 @@ class VerifyKey:
         raw = decode_base64(public_key)
         if len(raw) != _PUBLIC_KEY_BYTES:
             raise ValueError(f"the public key of {key_id[:64]!r} has {len(raw)} bytes")
-        return cls(key_id, raw, valid_until_ts)
+        return cls(key_id, raw, valid_until_ts, is_old)
 
 
 def verify_signature(message: bytes, signature: str, public_key: bytes) -> bool:

@@ -80,7 +80,8 @@ class ServerKeyRing:
         self._slots = asyncio.Semaphore(MAX_FETCHES)
         self._notary_lock = asyncio.Lock()
         self._own = {
-            old.key_id: VerifyKey.from_base64(old.key_id, old.public_key, old.expired_ts) for old in signing.old_keys
+            old.key_id: VerifyKey.from_base64(old.key_id, old.public_key, old.expired_ts, is_old=True)
+            for old in signing.old_keys
         }
         self._own[signing_key.key_id] = VerifyKey(signing_key.key_id, signing_key.public_key, MAX_INTEGER)
 
@@ -151,7 +152,7 @@ class ServerKeyRing:
         rows = await self._rows.load_keys(server_name)
         keys = self._servers.setdefault(server_name, _Keys())  # another request may have been faster
         for row in rows:
-            keys.verify_keys.setdefault(row.key_id, VerifyKey(row.key_id, row.public_key, row.valid_until_ts))
+            keys.verify_keys.setdefault(row.key_id, _key_of(row))
             if row.is_old:
                 keys.old.add(row.key_id)
         if len(self._servers) > self._max_servers:
@@ -286,13 +287,17 @@ class ServerKeyRing:
                 and (row.key_id in keys.old or known.valid_until_ts >= row.valid_until_ts)
             ):
                 continue
-            keys.verify_keys[row.key_id] = VerifyKey(row.key_id, row.public_key, row.valid_until_ts)
+            keys.verify_keys[row.key_id] = _key_of(row)
             if row.is_old:
                 keys.old.add(row.key_id)
             else:
                 keys.old.discard(row.key_id)
         if len(keys.verify_keys) > MAX_KEYS_OF_SERVER:
             self._servers.pop(found.server_name, None)  # the database keeps the newest
+
+
+def _key_of(row: ServerKeyRow) -> VerifyKey:
+    return VerifyKey(row.key_id, row.public_key, row.valid_until_ts, row.is_old)
 
 
 def _valid(keys: Mapping[str, VerifyKey], wanted: Iterable[str], valid_at_ms: int) -> dict[str, VerifyKey]:

@@ -215,3 +215,18 @@ async def test_events_before_themselves_go_round_no_circle(alice: User, peer: Pe
     path = f"{federation}/backfill/{encode(room_id)}?limit=50&v={encode(event_id)}&v={encode(own.event_id)}"
     told = (await peer.ask(intruder.server_name, "GET", path)).ok()["pdus"]
     assert {event["event_id"] for event in told} >= {event_id, *names.values()}
+
+
+@pytest.mark.parametrize("version", ["2", "11"])
+async def test_a_key_that_is_out_of_use_signs_nothing_new(alice: User, peer: Peer, version: str) -> None:
+    """Who has got hold of it must not speak for its server, not even in rooms that do not look at keys' validity."""
+    old, peer.key = peer.key, SigningKey("new", b"n" * 32)
+    until = 1_700_000_000_000
+    entry = {old.key_id: {"key": old.public_key_base64, "expired_ts": until}}
+    peer.keys_changed = lambda _: peer.keys(old_verify_keys=entry)
+    intruder = await enter(alice, peer, version)
+    for ts, is_good in ((until, True), (until + 1, False)):
+        event = intruder.event(signing_key=old, origin_server_ts=ts)
+        (result,) = (await intruder.send(event)).ok()["pdus"].values()
+        assert (result == {}) is is_good
+        assert await is_shown(alice, intruder.room_id, event.event_id) is is_good

@@ -32,7 +32,7 @@ def published(**changes: Any) -> dict[str, Any]:
 def test_keys_in_use_and_old_ones_are_told_apart() -> None:
     keys = parse_server_keys(published(), NAME, fetched_ts=NOW)
     assert keys.verify_keys == {KEY.key_id: VerifyKey(KEY.key_id, KEY.public_key, NOW + 1000)}
-    assert keys.old_verify_keys == {OLD.key_id: VerifyKey(OLD.key_id, OLD.public_key, NOW - 1000)}
+    assert keys.old_verify_keys == {OLD.key_id: VerifyKey(OLD.key_id, OLD.public_key, NOW - 1000, is_old=True)}
 
 
 def test_no_key_is_valid_for_longer_than_a_week() -> None:

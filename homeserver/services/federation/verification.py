@@ -172,6 +172,10 @@ def check_event(pdu: Pdu, keys: Keys) -> Verified | InvalidPdu:
 
 
 def _is_signed(pdu: Pdu, server: str, key: VerifyKey | None) -> bool:
-    if key is None or (pdu.room_version.enforce_key_validity and key.valid_until_ts < pdu.origin_server_ts):
+    if key is None:
+        return False
+    # "Any keys that are known to have expired prior to the event's origin_server_ts are ignored" in all room versions;
+    # that a key may be good for longer than is known is for versions from 5 on to find out.
+    if (key.is_old or pdu.room_version.enforce_key_validity) and key.valid_until_ts < pdu.origin_server_ts:
         return False
     return verify_event_signature(pdu.json, pdu.room_version, server, key.key_id, key.public_key)
