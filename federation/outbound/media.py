@@ -114,7 +114,8 @@ class FederatedMedia:
                     raise WebFailure("the file is at no https URL")
                 async with self._web.get(url, accept="*/*") as answer:
                     if answer.status == 200:
-                        yield RemoteFile(answer.content_type or None, answer.filename, answer.chunks)
+                        charset = f"; charset={answer.charset}" if answer.charset else ""
+                        yield RemoteFile(answer.content_type + charset, answer.filename, answer.chunks)
                         return
                     if not 300 <= answer.status < 400 or answer.location is None:
                         raise WebFailure(f"the store answered {answer.status}")

@@ -151,14 +151,14 @@ async def test_servers_that_do_not_give_a_file(
 
 
 async def test_a_file_that_is_elsewhere(weft: Homeserver, peer: Peer) -> None:
-    peer.handlers["/store/file"] = raw(
-        b"from the store", **{"Content-Type": "text/plain", "Content-Disposition": "inline; filename=f.txt"}
-    )
+    headers = {"Content-Type": "text/plain; charset=koi8-r", "Content-Disposition": "inline; filename=f.txt"}
+    peer.handlers["/store/file"] = raw(b"from the store", **headers)
     peer.handlers["/store/moved"] = raw(b"", 307, Location="file")
     for path in ("file", "moved"):
         handler = multipart(b"", f"Location: https://{peer.name}/store/{path}\r\n")
         answer = await download(*await fetched(weft, peer, handler))
         assert answer.ok() == b"from the store"
+        assert answer.headers["Content-Type"] == "text/plain; charset=koi8-r"
         assert answer.headers["Content-Disposition"] == 'inline; filename="f.txt"'
     lost = multipart(b"", f"Location: https://{peer.name}/store/lost\r\n")
     (await download(*await fetched(weft, peer, lost))).error(502, "M_UNKNOWN")
