@@ -165,7 +165,7 @@ class Receipts:
         room.unread[row.user_id] = counts
 
     async def load(self, room: Room) -> dict[tuple[str, str, str], ReceiptRow]:
-        """A room's receipts: (user, type, thread) -> row. Read once, then kept up to date."""
+        """A room's receipts, the oldest first: (user, type, thread) -> row. Read once, then kept up to date."""
         while room.receipts is None:
             task = self._loading.get(room.room)
             if task is None:
@@ -195,8 +195,10 @@ class Receipts:
         if room.receipts_position <= after or not receipts:
             return []
         contents: list[dict[str, dict[str, dict[str, dict[str, Any]]]]] = []
-        for row in receipts.values():
-            if not after < row.position <= up_to or (row.type == READ_PRIVATE and row.user_id != user_id):
+        for row in reversed(receipts.values()):
+            if row.position <= after:
+                break  # all that follow are older
+            if row.position > up_to or (row.type == READ_PRIVATE and row.user_id != user_id):
                 continue
             shown: dict[str, Any] = {"ts": row.ts}
             if row.thread_id:
@@ -249,6 +251,7 @@ class Receipts:
 
 def _keep(room: Room, receipts: dict[tuple[str, str, str], ReceiptRow], row: ReceiptRow) -> None:
     key = (row.user_id, row.type, row.thread_id)
+    receipts.pop(key, None)  # the newest stands last
     receipts[key] = row
     room.receipts_of.setdefault(row.user_id, set()).add(key)
 

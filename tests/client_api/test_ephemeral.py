@@ -96,6 +96,20 @@ async def test_a_receipt_is_seen_by_all_and_moves_forward_only(alice: User, bob:
     assert initial.keys() == {second}
 
 
+async def test_each_sync_tells_the_receipts_that_moved_since(alice: User, bob: User) -> None:
+    room_id = await make_room(bob, creator=alice)
+    events = [await alice.send(room_id, str(number)) for number in range(3)]
+    tokens = []
+    moves = [(alice, 0), (bob, 0), (bob, 1), (alice, 2)]
+    for user, number in moves:
+        tokens.append((await bob.sync())["next_batch"])
+        (await receipt(user, room_id, "m.read", events[number])).ok()
+    for start, token in enumerate(tokens):
+        newest = {user.user_id: events[number] for user, number in moves[start:]}
+        content = ephemeral(joined(await bob.sync(token), room_id), "m.receipt") or {}
+        assert {user: event for event, kinds in content.items() for user in kinds["m.read"]} == newest
+
+
 async def test_a_private_receipt_is_the_readers_alone(alice: User, bob: User) -> None:
     room_id = await make_room(bob, creator=alice)
     event_id = await alice.send(room_id, "x")
