@@ -103,6 +103,9 @@ async def test_what_a_page_says_of_itself(alice: User, site: Site) -> None:
         ("<title>a\0b</title>", {"og:title": "ab"}),
         ("<meta property='og:title' content='" + "x" * 5000 + "'>", {"og:title": "x" * 1000}),
         ("<title>cut" + "<p>" * 600_000, {"og:title": "cut"}),
+        ("<title>slow</title>" + "<a" * 500_000, {"og:title": "slow"}),
+        ("<title>one &amp; &amp", {"og:title": "one & &"}),
+        ("<title>marked</title><![ nonsense", {"og:title": "marked"}),
     ],
 )
 async def test_pages_that_say_less(alice: User, site: Site, body: str, expected: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Final
@@ -54,8 +55,10 @@ def read_page(job: dict[str, Any], _max_pixels: int) -> dict[str, Any]:
     """
     data = Path(job["source"]).read_bytes()
     reader = _Reader()
-    reader.feed(decode(data, job["charset"]))
-    reader.close()
+    # Not closed: at the end of a page the library looks again behind each tag that does not end, which takes for ever.
+    # The line break has it hand out text that ends like a character reference.
+    with suppress(AssertionError):  # of marked sections that are none: what stands before them has been read
+        reader.feed(decode(data, job["charset"]) + "\n")
     base = _absolute(job["url"], reader.base) or job["url"]
     og = {name: reader.meta[name] for name in PROPERTIES if reader.meta.get(name)}
     title = og.get("og:title") or reader.meta.get("twitter:title") or reader.text("title") or reader.text("h1")
