@@ -275,6 +275,21 @@ async def test_hostile_files_get_an_error_or_a_safe_answer(shared_homeserver: Ho
     assert (await thumbnail(alice, await upload(alice, GOOD_PNG), 32, 32)).ok()  # the server lives on
 
 
+async def test_what_is_no_image_is_read_once(shared_homeserver: Homeserver) -> None:
+    alice = await shared_homeserver.register()
+    assert shared_homeserver.running is not None
+    registry = shared_homeserver.running.server.metrics.registry
+
+    def failed() -> float:
+        return registry.get_sample_value("media_thumbnails_total", {"result": "failed"}) or 0
+
+    name, before = await upload(alice, b"no image", "image/png"), failed()
+    for width in (10, 20, 30):
+        (await thumbnail(alice, name, width, 50, "crop")).error(400, "M_UNKNOWN")
+        (await thumbnail(alice, name, width, 50, "scale")).error(400, "M_UNKNOWN")
+    assert failed() - before == 1
+
+
 async def test_images_are_bounded_by_their_pixels(start_server: StartServer) -> None:
     async with start_server(media=Media(max_image_pixels=1_000_000, unauthenticated_until="2100-01-01")) as homeserver:
         alice = await homeserver.register()

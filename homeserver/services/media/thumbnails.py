@@ -48,7 +48,8 @@ class Thumbnails:
         self._workers = workers
         self._metrics = metrics
         self._under_way: SharedWork[tuple[int, Key], Content] = SharedWork()
-        self._failures: OrderedDict[tuple[int, Key], str] = OrderedDict()
+        self._failures: OrderedDict[tuple[int, bool], str] = OrderedDict()
+        """By blob, and whether it was to be animated: of whatever size, an image fails alike, and may take long to."""
 
     async def thumbnail(self, of: Content, wanted: Wanted, *, is_remote: bool) -> Content:
         """The thumbnail to serve: not smaller than `wanted`, unless the image is.
@@ -65,7 +66,7 @@ class Thumbnails:
         if (row := kept.get(key)) is not None:
             self._metrics.media_thumbnails.labels("kept").inc()
             return Content(row.blob, row.sha256, row.size, row.content_type)
-        if (failure := self._failures.get((of.blob, key))) is not None:
+        if (failure := self._failures.get((of.blob, wanted.animated))) is not None:
             raise _no_thumbnail(failure, is_remote=is_remote)
         try:
             return await self._under_way.run((of.blob, key), lambda: self._make(of, key))
@@ -84,7 +85,7 @@ class Thumbnails:
                 async with self._contents.as_file(of) as source:
                     answer = await self._workers.run({**job, "source": str(source), "target": str(file.path)})
                 if "error" in answer:
-                    self._fail(of.blob, key, answer["error"])
+                    self._fail(of.blob, animated, answer["error"])
                 self._metrics.media_thumbnails.labels("made").inc()
                 if "original" in answer:
                     return await self._keep_original(of, key, answer["original"])
@@ -105,9 +106,9 @@ class Thumbnails:
         await self._rows.insert_thumbnail(of.blob, of.blob, key, content_type)
         return Content(of.blob, of.sha256, of.size, content_type)
 
-    def _fail(self, blob: int, key: Key, kind: str) -> None:
+    def _fail(self, blob: int, animated: bool, kind: str) -> None:
         self._metrics.media_thumbnails.labels("failed").inc()
-        self._failures[blob, key] = kind
+        self._failures[blob, animated] = kind
         if len(self._failures) > MAX_REMEMBERED_FAILURES:
             self._failures.popitem(last=False)
         raise _Failed(kind)
