@@ -81,6 +81,8 @@ SELECT $1, * FROM unnest($2::text[], $3::text[], $4::bytea[])
 ON CONFLICT (device, algorithm) DO UPDATE SET key_id = excluded.key_id, json = excluded.json, used = false
 WHERE fallback_keys.json <> excluded.json OR fallback_keys.key_id <> excluded.key_id
 """
+DELETE_ONE_TIME_KEYS = "DELETE FROM one_time_keys WHERE device = $1"
+DELETE_FALLBACK_KEYS = "DELETE FROM fallback_keys WHERE device = $1"
 ONE_TIME_COUNTS = "SELECT algorithm, count(*) FROM one_time_keys WHERE device = $1 GROUP BY algorithm"
 UNUSED_FALLBACK = "SELECT algorithm FROM fallback_keys WHERE device = $1 AND NOT used ORDER BY algorithm"
 
@@ -152,10 +154,10 @@ class DeviceKeyRepository:
         async with self._pool.acquire() as connection, connection.transaction():
             if await connection.fetchrow(LOCK_DEVICE, device) is None:
                 return None
+            is_new = device_keys is not None and await _replace_device_keys(connection, device, device_keys)
             counts = await store_keys(connection, device, one_time_keys, fallback_keys)
             if one_time_keys and sum(counts.one_time.values()) > max_one_time_keys:
                 raise TooManyKeys
-            is_new = device_keys is not None and await _replace_device_keys(connection, device, device_keys)
             if is_new:
                 await mark_pending(connection, user_id)
             return counts, is_new
@@ -181,12 +183,18 @@ class DeviceKeyRepository:
 
 
 async def _replace_device_keys(connection: asyncpg.Connection, device: int, device_keys: bytes) -> bool:
-    """Stores identity keys unless they are there; with keys that are replaced goes what was said of them."""
+    """Stores identity keys unless they are there; with keys that are replaced goes what was said of them, and what
+    they have signed."""
     before = await connection.fetchval(DEVICE_KEYS, device)
     if before == device_keys:
         return False
-    if before is not None and without_signatures(orjson.loads(before)) != without_signatures(orjson.loads(device_keys)):
-        await connection.execute(DELETE_SIGNATURES, device)
+    if before is not None:
+        old, new = without_signatures(orjson.loads(before)), without_signatures(orjson.loads(device_keys))
+        if old != new:
+            await connection.execute(DELETE_SIGNATURES, device)
+        if old["keys"] != new["keys"]:  # what the old ones have signed nobody would take any more
+            await connection.execute(DELETE_ONE_TIME_KEYS, device)
+            await connection.execute(DELETE_FALLBACK_KEYS, device)
     await connection.execute(UPSERT_DEVICE_KEYS, device, device_keys)
     return True
 

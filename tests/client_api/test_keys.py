@@ -109,6 +109,21 @@ async def test_a_key_that_was_given_out_is_not_brought_back_by_an_upload_sent_ag
     assert await claim(bob, alice.user) == {}
 
 
+async def test_other_identity_keys_take_what_the_old_ones_signed_with_them(shared_homeserver: Homeserver) -> None:
+    """A client that has lost its keys and logs in as the same device: nobody could use what it signed before."""
+    before, bob = await new_device(shared_homeserver, one_time_keys=2), await shared_homeserver.register()
+    await before.upload(fallback_keys=before.fallback_key())
+    device = Device(before.user)
+    fallback, one_time = device.fallback_key(), device.one_time_keys(1)
+    counts = await device.upload(device_keys=device.keys, one_time_keys=one_time, fallback_keys=fallback)
+    assert counts == {"signed_curve25519": 1}
+    for keys in (one_time, fallback):
+        assert (await claim(bob, device.user))[device.user.device_id] == keys
+    named = device.sign({**device.keys, "algorithms": ["m.olm.v1.curve25519-aes-sha2"]})
+    await device.upload(device_keys=named)
+    assert (await claim(bob, device.user))[device.user.device_id] == fallback
+
+
 async def test_two_hundred_claims_at_once_get_no_key_twice(shared_homeserver: Homeserver) -> None:
     alice = await new_device(shared_homeserver, one_time_keys=CLAIMS // 2)
     second = Device(await log_in(alice.user, "SECOND"))
