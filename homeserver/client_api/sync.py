@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from homeserver.http.request import Request, Result, Route
-from homeserver.services.errors import InvalidParam
+from homeserver.services.errors import InvalidParam, UnknownToken
 from homeserver.services.presence import State
 from homeserver.services.sync.tokens import decode_sync_token
 
@@ -19,7 +19,7 @@ async def sync(request: Request) -> Result:
     since = query.get("since")
     timeout_ms = min(request.query_integer("timeout", 0), request.server.config.limits.max_sync_timeout_ms)
     request.server.presence.on_sync(request.requester, presence, timeout_ms)
-    return await request.server.sync.sync(
+    answer = await request.server.sync.sync(
         request.requester,
         await request.server.filters.resolve(request.requester.user_id, query.get("filter")),
         token=decode_sync_token(since) if since else None,
@@ -27,6 +27,9 @@ async def sync(request: Request) -> Result:
         timeout_ms=timeout_ms,
         state_after=request.query_boolean("use_state_after"),
     )
+    if request.server.sessions.has_ended(request.requester.device):  # while this waited
+        raise UnknownToken
+    return answer
 
 
 ROUTES = [Route("GET", "/_matrix/client/v3/sync", "sync", sync)]

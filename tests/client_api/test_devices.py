@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from tests.client import Homeserver, User
+from tests.client_api.support import make_room
+from tests.engine.waiting import eventually
 
 
 async def log_in(user: User, device_id: str) -> User:
@@ -96,3 +99,17 @@ async def test_several_devices_are_deleted_at_once(shared_homeserver: Homeserver
     for device in gone:
         (await device.request("GET", "account/whoami")).error(401, "M_UNKNOWN_TOKEN")
     (await kept.request("GET", "account/whoami")).ok()
+
+
+async def test_a_device_that_is_deleted_while_it_waits_gets_nothing_any_more(shared_homeserver: Homeserver) -> None:
+    alice, bob = await shared_homeserver.register(), await shared_homeserver.register()
+    stolen = await log_in(alice, "STOLEN")
+    room_id = await make_room(bob, creator=alice)
+    since = (await stolen.sync())["next_batch"]
+    waiting = asyncio.create_task(stolen.request("GET", "sync", since=since, timeout=20_000, set_presence="offline"))
+    assert shared_homeserver.running is not None
+    notifier = shared_homeserver.running.server.sync._notifier
+    await eventually(lambda: notifier.waiting_users)
+    (await alice.request("DELETE", "devices/STOLEN", {"auth": password_auth(alice)})).ok()
+    await bob.send(room_id, "not for thieves")
+    (await waiting).error(401, "M_UNKNOWN_TOKEN")

@@ -23,6 +23,8 @@ DEVICE_ID_ALPHABET = string.ascii_uppercase
 DEVICE_ID_LENGTH = 10
 SEEN_EVERY_MS = 60_000
 MAX_UNWRITTEN_SEEN = 10_000
+MAX_ENDED_DEVICES = 10_000
+"""Of how many that ended last it is known: of more than end while a request waits."""
 MAX_DEVICE_ID_BYTES = 255
 MAX_DISPLAY_NAME_BYTES = 255
 FOLLOW_AGAIN_AFTER_S = 1.0
@@ -114,6 +116,7 @@ class Sessions:
         self._max_cached_tokens = max_cached_tokens
         self._by_token: OrderedDict[Hashable, Requester] = OrderedDict()
         self._closed_count = 0
+        self._ended_devices: OrderedDict[int, None] = OrderedDict()
         self._seen: dict[int, tuple[int, str]] = {}
         self._unwritten_seen: dict[int, tuple[int, str]] = {}
 
@@ -314,9 +317,16 @@ class Sessions:
         for take_in in self.on_user_changed:
             take_in(user_id)
 
+    def has_ended(self, device: int) -> bool:
+        """Whether a device was removed of late: what has waited since before that is not for it."""
+        return device in self._ended_devices
+
     def _ended(self, user_id: str, devices: Collection[int]) -> None:
         """Drops what is cached of sessions whose devices are gone."""
         self._forget(set(devices))
+        self._ended_devices.update(dict.fromkeys(devices))
+        while len(self._ended_devices) > MAX_ENDED_DEVICES:
+            self._ended_devices.popitem(last=False)
         self.on_devices_ended(user_id, set(devices))
 
     def _forget(self, devices: set[int]) -> None:
