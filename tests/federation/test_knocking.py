@@ -23,6 +23,43 @@ from tests.federation.peer import Peer
 V1 = "/_matrix/federation/v1"
 
 
+async def knock(peer: Peer, weft: Homeserver, room_id: str, version: str) -> dict[str, Any]:
+    """A knock of Eve's: what is answered to it, and its event ID."""
+    room, name, rooms = quote(room_id, safe=""), name_of(weft), ROOM_VERSIONS[version]
+    uri = f"{V1}/make_knock/{room}/{quote(f'@eve:{peer.name}', safe='')}"
+    made = (await peer.ask(name, "GET", f"{uri}?ver=1&ver={version}")).ok()
+    assert made["room_version"] == version
+    event = hash_and_sign_event({**made["event"], "origin_server_ts": 1}, rooms, peer.name, peer.key)
+    event_id = compute_event_id(event, rooms)
+    uri = f"{V1}/send_knock/{room}/{quote(event_id, safe='')}"
+    return {**(await peer.ask(name, "PUT", uri, event)).ok(), "event_id": event_id}
+
+
+async def test_who_knocks_sees_nothing_of_the_room(weft: Homeserver, peer: Peer) -> None:
+    alice, name = await weft.register(), name_of(weft)
+    rules = {"type": "m.room.join_rules", "state_key": "", "content": {"join_rule": "knock"}}
+    room_id = await alice.create_room(room_version="11", initial_state=[rules])
+    secret = await alice.send(room_id, "secret")
+    knocked = (await knock(peer, weft, room_id, "11"))["event_id"]
+    later = await alice.send(room_id, "secret, too")
+    room, events = quote(room_id, safe=""), [quote(event_id, safe="") for event_id in (secret, later)]
+    for event in events:
+        for path in (f"event/{event}", f"event_auth/{room}/{event}", f"state_ids/{room}?event_id={event}"):
+            (await peer.ask(name, "GET", f"{V1}/{path}")).error(403, "M_FORBIDDEN")
+    (await peer.ask(name, "GET", f"{V1}/timestamp_to_event/{room}?ts=2&dir=f")).error(404, "M_NOT_FOUND")
+    page = (await peer.ask(name, "GET", f"{V1}/backfill/{room}?v={events[1]}&limit=50")).ok()
+    assert [pdu["state_key"] for pdu in page["pdus"]] == [f"@eve:{peer.name}"]
+    missing = {"earliest_events": [], "latest_events": [later, knocked]}
+    found = (await peer.ask(name, "POST", f"{V1}/get_missing_events/{room}", missing)).ok()
+    assert [pdu["state_key"] for pdu in found["events"]] == [f"@eve:{peer.name}"]
+    (await alice.in_room("POST", room_id, "kick", {"user_id": f"@eve:{peer.name}"})).ok()
+    missing["latest_events"] = [[await alice.send(room_id, "not for her") for _ in range(3)][-1]]
+    found = (await peer.ask(name, "POST", f"{V1}/get_missing_events/{room}", missing)).ok()
+    assert {pdu.get("state_key") for pdu in found["events"]} == {f"@eve:{peer.name}"}
+    (await peer.ask(name, "GET", f"{V1}/event_auth/{room}/{events[1]}")).error(403, "M_FORBIDDEN")
+    (await peer.ask(name, "GET", f"{V1}/event_auth/{room}/{quote(knocked, safe='')}")).ok()
+
+
 @pytest.mark.parametrize("version", ["7", "12"])
 async def test_who_knocks_is_told_of_the_room_by_its_events(weft: Homeserver, peer: Peer, version: str) -> None:
     alice, eve = await weft.register(), f"@eve:{peer.name}"
@@ -32,11 +69,7 @@ async def test_who_knocks_is_told_of_the_room_by_its_events(weft: Homeserver, pe
     uri = f"{V1}/make_knock/{room}/{quote(eve, safe='')}"
     refused = (await peer.ask(name, "GET", f"{uri}?ver=1&ver=6")).error(400, "M_INCOMPATIBLE_ROOM_VERSION")
     assert refused["room_version"] == version
-    made = (await peer.ask(name, "GET", f"{uri}?ver=1&ver={version}")).ok()
-    assert made["room_version"] == version
-    knock = hash_and_sign_event({**made["event"], "origin_server_ts": 1}, rooms, peer.name, peer.key)
-    uri = f"{V1}/send_knock/{room}/{quote(compute_event_id(knock, rooms), safe='')}"
-    told = (await peer.ask(name, "PUT", uri, knock)).ok()["knock_room_state"]
+    told = (await knock(peer, weft, room_id, version))["knock_room_state"]
     assert {parse_pdu(event, rooms).type for event in told} == {"m.room.create", "m.room.name", "m.room.join_rules"}
 
 

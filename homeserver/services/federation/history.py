@@ -27,6 +27,7 @@ from storage.events import EventKind, StoredEvent
 MAX_BACKFILLED_EVENTS = 100
 MAX_MISSING_EVENTS = 20
 MAX_WALKED_EVENTS = 1000
+NOT_THERE = "Your server was not in the room then"
 
 
 class History:
@@ -62,7 +63,9 @@ class History:
         """https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1eventeventid"""
         event = await self.access_event(origin, event_id)
         room = await self.access_room(origin, event.pdu.room_id)
-        return (await self._shown(origin, room, [event]))[0]
+        for shown in await self._shown(origin, room, [event]):
+            return shown
+        raise Forbidden(NOT_THERE)
 
     async def state_before(self, origin: str, room_id: str, event_id: str) -> list[StoredEvent]:
         """The state before an event. Raises Forbidden, NotFound."""
@@ -70,15 +73,21 @@ class History:
         event = await self.access_event(origin, event_id, room)
         if not room.has_state_of(event):
             raise NotFound("The state at this event is not known")
-        if origin not in room.servers and not await self._may_see(origin, room, event):
-            raise Forbidden("Your server was not in the room then")
+        await self._check_was_there(origin, room, event)
         state = await self._access.state_before(room, event)
         return list((await self._events.load(state.values())).values())
 
     async def auth_chain(self, origin: str, room_id: str, event_id: str) -> list[StoredEvent]:
         """The auth chain of an event. Raises Forbidden, NotFound."""
         room = await self.access_room(origin, room_id)
-        return await self._resident.auth_chain([await self.access_event(origin, event_id, room)])
+        event = await self.access_event(origin, event_id, room)
+        await self._check_was_there(origin, room, event)
+        return await self._resident.auth_chain([event])
+
+    async def _check_was_there(self, origin: str, room: Room, event: StoredEvent) -> None:
+        """Raises Forbidden to a server that is not in the room, but for events that it was there for."""
+        if not _is_in(room, origin) and not await self._may_see(origin, room, event):
+            raise Forbidden(NOT_THERE)
 
     async def serve(self, origin: str, room_id: str, events: Iterable[StoredEvent]) -> bytes:
         """State events as another server is served them: JSON, the members of an array."""
@@ -105,7 +114,7 @@ class History:
         room = await self.access_room(origin, room_id)
         position = MAX_POSITION if backwards else -MAX_POSITION
         found = await self._events.load_by_time(room.room, ts=ts, position=position, limit=1, backwards=backwards)
-        if not found:
+        if not found or (not _is_in(room, origin) and not await self._may_see(origin, room, found[0])):
             raise NotFound("There is no event on this side of the timestamp")
         return found[0]
 
@@ -156,6 +165,9 @@ class History:
     async def _shown(self, origin: str, room: Room, events: Sequence[StoredEvent]) -> list[dict[str, Any]]:
         """Events as another server may see them: redacted where the room did not show them to its users.
 
+        A server that is not in the room, since its users have left it, were invited or have knocked, needs none of
+        these to understand what it was there for, and does not get them at all: who is in the room stands in them, too.
+
         https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-6
         """
         visibility = room.pinned.get(HISTORY_VISIBILITY)
@@ -168,12 +180,13 @@ class History:
         shown = []
         verdicts: dict[int, bool] = {}
         for event in events:
-            verdict = verdicts.get(event.snapshot)
-            if verdict is None:
-                verdict = verdicts[event.snapshot] = await self._may_see(origin, room, event)
-            is_own = get_domain(event.pdu.sender) == origin
-            seen = verdict or is_own
-            shown.append(served_json(event, erased) if seen else redact_event(event.pdu.json, room.version))
+            is_own = get_domain(event.pdu.sender) == origin or _is_about(event, origin)
+            if not is_own and event.snapshot not in verdicts:
+                verdicts[event.snapshot] = await self._may_see(origin, room, event)
+            if is_own or verdicts[event.snapshot]:
+                shown.append(served_json(event, erased))
+            elif _is_in(room, origin):
+                shown.append(redact_event(event.pdu.json, room.version))
         return shown
 
     async def _may_see(self, origin: str, room: Room, event: StoredEvent) -> bool:
@@ -181,7 +194,7 @@ class History:
 
         "shared" is for those who are in the room, or will be: of those who have gone, for what they were there for.
         """
-        if event.pdu.type == "m.room.member" and get_domain(event.pdu.state_key or "") == origin:
+        if _is_about(event, origin):
             return True
         if room.partial is not None and event.position > room.partial.ground and origin in room.partial.servers:
             return True  # it was sent what has happened here since: that its members are there is not known yet
@@ -195,3 +208,13 @@ class History:
         members = [key for key in room.keys if key[0] == "m.room.member" and get_domain(key[1]) == origin]
         there = await self._branches.load_auth_state(room, state, members)
         return any(member.content.get("membership") in wanted for member in there.values())
+
+
+def _is_about(event: StoredEvent, server_name: str) -> bool:
+    """Whether an event says of a user of a server whether they are in the room."""
+    return event.pdu.type == "m.room.member" and get_domain(event.pdu.state_key or "") == server_name
+
+
+def _is_in(room: Room, server_name: str) -> bool:
+    """Whether users of a server are in a room, or said to be, where not all members are known."""
+    return server_name in room.servers or (room.partial is not None and server_name in room.partial.servers)
