@@ -230,3 +230,19 @@ async def test_a_key_that_is_out_of_use_signs_nothing_new(alice: User, peer: Pee
         (result,) = (await intruder.send(event)).ok()["pdus"].values()
         assert (result == {}) is is_good
         assert await is_shown(alice, intruder.room_id, event.event_id) is is_good
+
+
+async def test_who_may_not_speak_is_not_asked_to_for_each_branch(peer: Peer, weft: Homeserver) -> None:
+    alice = await weft.register()
+    bob = await weft.register()
+    levels = {"events_default": 50, "users": {alice.user_id: 100, f"@mallory:{peer.name}": 50}}
+    intruder = await enter(alice, peer, power_level_content_override=levels)
+    (await bob.request("POST", f"join/{encode(intruder.room_id)}", {})).ok()
+    (await alice.in_room("POST", intruder.room_id, "leave", {})).ok()
+    assert weft.running is not None
+    dummy_events = weft.running.server.federation.dummy_events
+    many = [intruder.event(content={"body": str(n)}) for n in range(MAX_PATIENT_EXTREMITIES + 2)]
+    await intruder.send(*many[:-1])
+    await dummy_events.send_due(weft.running.server.clock())
+    await intruder.send(many[-1])
+    assert not dummy_events.is_due(intruder.room_id, weft.running.server.clock())

@@ -44,6 +44,7 @@ class DummyEvents:
         self._sending = sending
         self._clock = clock
         self._due: dict[str, int] = {}
+        self._powerless: set[str] = set()
         self._changed = asyncio.Event()
 
     def on_event(self, room: Room, _event: StoredEvent, _before: str | None) -> None:
@@ -52,12 +53,17 @@ class DummyEvents:
         if count <= MAX_EXTREMITIES or not room.local_joined:
             return
         now_ms = self._clock()
-        due = now_ms if count > MAX_PATIENT_EXTREMITIES else now_ms + DELAY_MS
+        is_urgent = count > MAX_PATIENT_EXTREMITIES and room.room_id not in self._powerless
+        due = now_ms if is_urgent else now_ms + DELAY_MS
         known = self._due.get(room.room_id)
         # If too many wait, the room's next event has it noted.
         if due < known if known is not None else len(self._due) < MAX_WAITING_ROOMS:
             self._due[room.room_id] = due
             self._changed.set()
+
+    def is_due(self, room_id: str, now_ms: int) -> bool:
+        """Whether a room's branches are to be brought together by now."""
+        return self._due.get(room_id, now_ms + 1) <= now_ms
 
     async def send_due(self, now_ms: int) -> None:
         """Makes the events for which there was waited long enough by now (in ms), one after another."""
@@ -67,7 +73,7 @@ class DummyEvents:
             except (MatrixError, *CONNECTION_ERRORS) as error:
                 log.info("a room's branches stay apart", room_id=room_id, reason=str(error))
             finally:
-                del self._due[room_id]
+                self._due.pop(room_id, None)
 
     async def run_forever(self) -> None:
         """Makes events when they are due, until cancelled."""
@@ -87,7 +93,11 @@ class DummyEvents:
                 return
             if not await self._send_one(room):
                 log.info("nobody here may bring a room's branches together", room_id=room_id)
+                if len(self._powerless) >= MAX_WAITING_ROOMS:
+                    self._powerless.clear()
+                self._powerless.add(room_id)  # the next event is no reason to try again at once
                 return
+            self._powerless.discard(room_id)
 
     async def _send_one(self, room: Room) -> bool:
         """Makes an event, which takes as many ends together as it can name; whether somebody here may."""
