@@ -18,6 +18,7 @@ from matrix.canonical_json import encode_canonical_json
 from matrix.request_authentication import sign_request
 from matrix.signatures import SigningKey, sign_json
 from tests.client import Answer
+from tests.ports import free_port
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -132,7 +133,7 @@ async def running_peer(
         return await holder[0](request)
 
     server = web.Server(handle)
-    listening = await loop.create_server(server, address, port, ssl=tls)
+    listening = await loop.create_server(server, address, port or free_port(), ssl=tls)
     try:
         holder.append(Peer(host, listening.sockets[0].getsockname()[1], authority.ca_file))
         yield holder[0]
