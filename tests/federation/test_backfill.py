@@ -184,3 +184,18 @@ async def test_history_that_cannot_be_judged_is_asked_for_again(weft: Homeserver
         peer.handlers[chain] = json({"auth_chain": [pdu.json for pdu in known]})
         shown = await page_through(alice, host.room_id, "b", limit=50)
         assert (said.event_id in [event["event_id"] for event in shown]) is bool(known)
+
+
+async def test_who_has_left_still_tells_what_they_said_and_the_state_before_it(weft: Homeserver, peer: Peer) -> None:
+    alice = await weft.register()
+    room_id = await alice.create_room(preset="public_chat", room_version="11")
+    intruder = await Intruder.enter(peer, weft, room_id)
+    event_id = await alice.send(room_id, "farewell")
+    (await alice.in_room("POST", room_id, "leave", {})).ok()
+    (event,) = (await peer.ask(intruder.server_name, "GET", f"{FEDERATION}/event/{encode(event_id)}")).ok()["pdus"]
+    assert event["content"]["body"] == "farewell"
+    path = f"{FEDERATION}/state_ids/{encode(room_id)}?event_id={encode(event_id)}"
+    told = (await peer.ask(intruder.server_name, "GET", path)).ok()["pdu_ids"]
+    assert set(told) == {intruder.join.event_id, *(pdu.event_id for pdu in intruder.state.values())}
+    join = f"{FEDERATION}/make_join/{encode(room_id)}/{encode('@eve:' + peer.name)}?ver=11"
+    (await peer.ask(intruder.server_name, "GET", join)).error(404, "M_NOT_FOUND")

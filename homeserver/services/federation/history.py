@@ -43,9 +43,10 @@ class History:
         """A room that another server takes or took part in, `whole` with all members known. Raises Forbidden, NotFound.
 
         Who was shown out may still ask for what was before: without it they would not understand that they were. And
-        this server, once all of its users have left, still gives what they said last: nobody else may have it.
+        this server, once all of its users have left, still gives what they said last, and the states before it: nobody
+        else may have it.
         """
-        room = await self._resident.access_room(origin, room_id, whole=whole, may_have_left=not whole)
+        room = await self._resident.access_room(origin, room_id, whole=whole, may_have_left=True)
         if origin not in room.servers and not any(get_domain(user_id) == origin for user_id in room.members):
             raise Forbidden("Your server is not in the room")
         return room
