@@ -21,7 +21,6 @@ from storage.database import CONNECTION_ERRORS
 
 log = get_logger(__name__)
 
-TRANSACTION_TIMEOUT_MS = 60_000
 DATABASE_RETRY_MS = 1_000
 MAX_REFUSALS = 5
 """How often a transaction is sent that its destination calls wrong; then it is left out, or nothing would follow."""
@@ -65,9 +64,7 @@ class Delivery:
         while True:
             try:
                 async with self._gate_for(queue.destination):
-                    answer = await self._transport.request(
-                        queue.destination, "PUT", path, content=await make(), timeout_ms=TRANSACTION_TIMEOUT_MS
-                    )
+                    answer = await self._transport.request(queue.destination, "PUT", path, content=await make())
                 _log_errors(queue.destination, answer)
                 self._metrics.federation_transactions.labels(DELIVERED).inc()
                 return True
