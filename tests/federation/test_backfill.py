@@ -199,3 +199,26 @@ async def test_who_has_left_still_tells_what_they_said_and_the_state_before_it(w
     assert set(told) == {intruder.join.event_id, *(pdu.event_id for pdu in intruder.state.values())}
     join = f"{FEDERATION}/make_join/{encode(room_id)}/{encode('@eve:' + peer.name)}?ver=11"
     (await peer.ask(intruder.server_name, "GET", join)).error(404, "M_NOT_FOUND")
+
+
+async def test_a_state_is_fetched_whole_where_its_events_are_not_given_singly(weft: Homeserver, peer: Peer) -> None:
+    alice = await weft.register()
+    room_id = await alice.create_room(preset="public_chat", room_version="11")
+    intruder = await Intruder.enter(peer, weft, room_id)
+    ghost_id = f"@ghost:{peer.name}"
+    auth = [intruder.state[key].reference for key in (("m.room.create", ""), ("m.room.power_levels", ""))]
+    ghost = intruder.event(
+        "m.room.member",
+        {"membership": "join"},
+        sender=ghost_id,
+        state_key=ghost_id,
+        auth_events=[*auth, intruder.state["m.room.join_rules", ""].reference],
+    )
+    event = intruder.event(prev_events=[ghost.reference], depth=ghost.depth + 1)
+    chain = [pdu.json for pdu in intruder.state.values()]
+    state = [*chain, intruder.join.json, ghost.json]
+    ids = [pdu.event_id for pdu in (*intruder.state.values(), intruder.join, ghost)]
+    peer.handlers[f"{FEDERATION}/state_ids/{room_id}"] = json({"pdu_ids": ids, "auth_chain_ids": []})
+    peer.handlers[f"{FEDERATION}/state/{room_id}"] = json({"pdus": state, "auth_chain": chain})
+    (await intruder.send(event)).ok()
+    assert ghost_id in (await alice.in_room("GET", room_id, "joined_members")).ok()["joined"]

@@ -101,10 +101,8 @@ class MissingEvents:
         wanted = list(dict.fromkeys((*chain_ids, *state_ids)))
         placed = await self._outliers.placed(room.room, wanted)
         missing = [event_id for event_id in wanted if event_id not in placed]
-        if len(missing) > MAX_SINGLE_EVENTS:
+        if len(missing) > MAX_SINGLE_EVENTS or not await self._fetch_single(origin, room, missing):
             await self._fetch_whole_state(origin, room, event_id)
-        elif missing:
-            await self._fetch_single(origin, room, missing)
         if missing:
             placed.update(await self._outliers.placed(room.room, missing))
         told = [placed[event_id] for event_id in state_ids if event_id in placed]
@@ -145,7 +143,9 @@ class MissingEvents:
             list_of(origin, rest, key, 0)
         await gathering.whole(origin)
 
-    async def _fetch_single(self, origin: str, room: Room, event_ids: Collection[str]) -> None:
+    async def _fetch_single(self, origin: str, room: Room, event_ids: Collection[str]) -> bool:
+        """Whether all of these events could be had. Of some a server may say no more than that they are in a state."""
+
         async def fetch(event_id: str) -> Verified | None:
             try:
                 return await self.fetch_event(origin, room.version, event_id)
@@ -157,6 +157,7 @@ class MissingEvents:
 
         fetched = await asyncio.gather(*(fetch(event_id) for event_id in event_ids))
         await self._outliers.persist(room.room, [one for one in fetched if one and one.pdu.room_id == room.room_id])
+        return None not in fetched
 
     async def _verified(self, events: Sequence[object], version: RoomVersion) -> list[Verified]:
         checked = await self._verification.verify(events, version)
