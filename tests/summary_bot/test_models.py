@@ -136,11 +136,11 @@ async def test_a_room_can_be_kept_to_local_models(site: Site, model: ModelServer
 async def test_a_second_summary_pays_only_for_what_is_new(site: Site, model: ModelServer) -> None:
     async with site.bot(providers=[provider(model)]) as bot:
         alice = await site.person()
-        lines = [f"The part number {n} of the long report is about the harvest of field {n}." for n in range(120)]
+        lines = [f"The part number {n} of the long report is about the harvest of field {n}." for n in range(200)]
         room_id = await alice.room_with_bot(name="Release")
         said = [await alice.user.send(room_id, line) for line in lines]
         await alice.user.send(room_id, "!summary 2h")
-        await alice.wait_answer("120 of 120 messages", without=room_id)
+        await alice.wait_answer("200 of 200 messages", without=room_id)
         first = model.input_tokens
         assert len(folds(model)) == 1
         asked = await alice.user.send(room_id, "!summary 2h")
@@ -151,11 +151,12 @@ async def test_a_second_summary_pays_only_for_what_is_new(site: Site, model: Mod
             await alice.user.send(room_id, f"The new part number {n} is about the price of straw in the region {n}.")
         model.requests.clear()
         await alice.user.send(room_id, "!summary 2h")
-        await alice.wait_answer("123 of 123 messages", without=room_id)
+        await alice.wait_answer("203 of 203 messages", without=room_id)
         assert len(model.requests) in (2, 3)  # two where the new messages do not end a chunk, as nearly always
         # Where chunks end follows from the IDs of events: a last one of a few messages is shown whole again.
         assert len(model.seen) < 3 + max(OVERLAP_MESSAGES + 1, MIN_KNOWN)
-        assert model.input_tokens < 0.4 * first
+        # Then all is folded anew, too, else what is new into the earlier answer.
+        assert model.input_tokens < (0.4 if folds(model)[0] < 200 else 0.55) * first
         pool = bot.bot.database.pool
         assert await pool.fetchval("SELECT count(DISTINCT fold) FROM fold_parts") == 2
         (await alice.user.in_room("PUT", room_id, f"redact/{quote(said[0], safe='')}/r1", {})).ok()
