@@ -27,3 +27,4 @@ async def test_a_server_starts_its_postgresql_again(tmp_path: Path) -> None:
                 assert answer.status in (500, 503)
         read = await alice.in_room("GET", room_id, "messages", dir="b", limit=2)
         assert [event["event_id"] for event in read.json["chunk"]] == [answer.json["event_id"], before]
+    kill_postgres(tmp_path / "data")  # which outlives a server that is killed

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from tests.client import Homeserver, User
+from tests.engine.process import kill_postgres, postmaster_pid
 from tests.ports import free_port
 from tests.summary_bot.support import WAIT_S, Person
 
@@ -58,4 +59,6 @@ async def test_weft_up_brings_the_bot_along(tmp_path: Path) -> None:
     finally:
         if process.returncode is None:
             process.kill()
+        if postmaster_pid(tmp_path / "data") is not None:
+            kill_postgres(tmp_path / "data")  # which outlives a server that is killed
         await process.wait()
