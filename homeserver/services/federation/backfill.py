@@ -26,8 +26,6 @@ from homeserver.services.rooms.branches import State
 from homeserver.services.rooms.event_cache import EventCache
 from homeserver.services.rooms.room import CREATE, POWER_LEVELS, Room, StateKey
 from homeserver.services.stream import Stream
-from matrix.event_auth import redaction_applies
-from matrix.identifiers import is_event_id
 from matrix.pdu import Pdu
 from matrix.power_levels import PowerLevels
 from matrix.relations import kept_relation
@@ -282,16 +280,10 @@ def _redacting(
     by = redacted_by.get(pdu.event_id)
     if pdu.type != "m.room.redaction":
         return Redacting(by=by)
-    target, applies = targets.get(pdu.redacts or ""), False
-    if target is not None:
-        named = [auth_events[event_id].pdu for event_id in (*pdu.auth_events, create_event_id(pdu)) if event_id]
-        state = {(auth.type, auth.state_key): auth for auth in named}
-        levels = PowerLevels.of(pdu.room_version, state[CREATE], state.get(POWER_LEVELS))
-        applies = redaction_applies(pdu, target.pdu, levels)
-    is_void = not applies and not pdu.room_version.authorise_redactions
-    awaits = pdu.redacts if target is None and is_event_id(pdu.redacts) else None
-    is_done = target is not None and target.redacted_by is not None
-    return Redacting(target if applies and not is_done else None, awaits, by, is_void)
+    named = [auth_events[event_id].pdu for event_id in (*pdu.auth_events, create_event_id(pdu)) if event_id]
+    state = {(auth.type, auth.state_key): auth for auth in named}
+    levels = PowerLevels.of(pdu.room_version, state[CREATE], state.get(POWER_LEVELS))
+    return Redacting.of(pdu, targets.get(pdu.redacts or ""), levels, by)
 
 
 def _before(event_ids: Iterable[str], pdus: Iterable[Pdu]) -> list[Pdu]:

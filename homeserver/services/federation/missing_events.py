@@ -101,9 +101,9 @@ class MissingEvents:
         wanted = list(dict.fromkeys((*chain_ids, *state_ids)))
         placed = await self._outliers.placed(room.room, wanted)
         missing = [event_id for event_id in wanted if event_id not in placed]
-        if len(missing) > MAX_SINGLE_EVENTS or not await self._fetch_single(origin, room, missing):
-            await self._fetch_whole_state(origin, room, event_id)
         if missing:
+            if len(missing) > MAX_SINGLE_EVENTS or not await self._fetch_single(origin, room, missing):
+                await self._fetch_whole_state(origin, room, event_id)
             placed.update(await self._outliers.placed(room.room, missing))
         told = [placed[event_id] for event_id in state_ids if event_id in placed]
         state = {one.key: one.position for one in told if one.key is not None}

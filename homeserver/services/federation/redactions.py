@@ -36,6 +36,16 @@ class Redacting(NamedTuple):
     by: StoredEvent | None = None
     is_void: bool = False
 
+    @classmethod
+    def of(cls, pdu: Pdu, target: StoredEvent | None, levels: PowerLevels, by: StoredEvent | None) -> Redacting:
+        """What a redaction does to its target, None where that is not known, by the power levels in force."""
+        applies = target is not None and redaction_applies(pdu, target.pdu, levels)
+        awaits = pdu.redacts if target is None and is_event_id(pdu.redacts) else None
+        is_done = target is not None and target.redacted_by is not None
+        # Where the authorisation rules have judged it, there is nothing more to say.
+        is_void = not applies and not pdu.room_version.authorise_redactions
+        return cls(target if applies and not is_done else None, awaits, by, is_void)
+
     def taken_in(self, pdu: Pdu) -> Pdu:
         """The event as it is to be taken in: what was redacted before it came is never kept otherwise."""
         if self.by is None:
@@ -74,16 +84,8 @@ class Redactions:
             by = (await self._events.load([known.redacted_by])).get(known.redacted_by)
         if pdu.type != "m.room.redaction":
             return Redacting(by=by)
-        awaits, applies = None, False
         target = None if pdu.redacts is None else await self._events.load_id(pdu.redacts)
-        if target is not None:
-            applies = redaction_applies(pdu, target.pdu, levels)
-        elif is_event_id(pdu.redacts):
-            awaits = pdu.redacts
-        if not applies or (target is not None and target.redacted_by is not None):
-            target = None
-        # Where the authorisation rules have judged it, there is nothing more to say.
-        return Redacting(target, awaits, by, is_void=not applies and not pdu.room_version.authorise_redactions)
+        return Redacting.of(pdu, target, levels, by)
 
     async def before(self, room: Room, pdus: Iterable[Pdu]) -> dict[str, StoredEvent]:
         """The redactions of these events that came before them, by the IDs of the events."""
