@@ -127,7 +127,7 @@ class SummaryBot:
                 )
             if self._stopping.is_set() and self._process.stdin is not None:
                 self._process.stdin.close()
-            if self._process.wait() == EXIT_REFUSED:
+            if self._process.wait() == EXIT_REFUSED and not self._stopping.is_set():
                 print(f"weft: the summary bot does not start: {self._directory / 'log'} tells why", file=sys.stderr)
                 return
             self._stopping.wait(wait_s)
